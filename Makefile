@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all the set-up; `make help` lists the rest.
+SHELL   := /bin/sh
+VENV    := .venv
+BUILD   := $(CURDIR)/build/native
+JOBS    ?= 2
+PYTEST  ?=
+export PYTHON
+
+.DEFAULT_GOAL := build
+.PHONY: help setup build demo test lint lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-16s%s\n", $$1, $$2}'
+
+setup: ## system packages, .venv, Python packages (no network when nothing is missing)
+	@tools/setup.sh
+
+build: setup ## the C parts, into build/native; and .venv/bin/strongroom
+	@$(MAKE) --no-print-directory -s -C native -j$(JOBS) BUILD=$(BUILD)
+	@$(MAKE) --no-print-directory -s -C libos -j$(JOBS) BUILD=$(BUILD)
+
+demo: build ## the main job, start to end, and six attacks beside their controls
+	@$(VENV)/bin/strongroom demo
+
+test: build ## every test; lint and types are among them (PYTEST='-k word' narrows)
+	@$(VENV)/bin/python -m pytest $(PYTEST)
+
+lint: setup ## ruff and mypy
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/ruff format --quiet --check . || { echo "run $(VENV)/bin/ruff format" >&2; exit 1; }
+	@$(VENV)/bin/mypy
+
+lock: setup ## renew requirements-dev.lock (network)
+	@rm -rf build/lock && python3 -m venv build/lock && build/lock/bin/python -m pip install -q '.[dev]'
+	@{ echo '# What `make` installs, pinned. Renew: make lock'; build/lock/bin/python -m pip freeze | grep -v '^strongroom'; } \
+	  > build/lock.txt && mv build/lock.txt requirements-dev.lock && rm -rf build/lock
+
+clean: ## everything that was made, .venv too
+	@rm -rf build $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis examples/*/build
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

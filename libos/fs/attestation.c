@@ -1,0 +1,162 @@
+/* /dev/attestation: reports, quotes and keys as files (the names are Gramine's). */
+#include <asm/unistd.h>
+#include <linux/fcntl.h>
+
+#include "libos.h"
+#include "../sys/sys.h"
+
+static u8 g_report_data[128] __attribute__((aligned(128)));
+static struct sgx_targetinfo g_target;
+static struct sgx_report g_report;
+static struct sgx_keyrequest g_request;
+
+static void report(const struct sgx_targetinfo *target) { libos_enclu(SGX_EREPORT, target, g_report_data, &g_report); }
+
+static void own_target(struct sgx_targetinfo *to)
+{
+    static struct sgx_targetinfo zero;
+    report(&zero);
+    memset(to, 0, sizeof *to);
+    memcpy(to->measurement, g_report.mrenclave, 32);
+    to->attributes = g_report.attributes;
+    to->xfrm = g_report.xfrm;
+    to->configsvn = g_report.configsvn;
+    to->miscselect = g_report.miscselect;
+    memcpy(to->configid, g_report.configid, 64);
+}
+
+static bool egetkey(u32 policy, u8 key[16])
+{
+    static u8 out[16] __attribute__((aligned(16)));
+    static struct sgx_targetinfo zero;
+    report(&zero);
+    memset(&g_request, 0, sizeof g_request);
+    g_request.keyname = SGX_KEY_SEAL;
+    g_request.keypolicy = (uint16_t)policy;
+    g_request.isvsvn = g_report.isvsvn;
+    memcpy(g_request.cpusvn, g_report.cpusvn, 16);
+    g_request.attributemask = ~0ull & ~1ull; /* INIT is always set: the rest decides, DEBUG above all */
+    g_request.xfrmmask = 3;
+    g_request.miscmask = 0;
+    u64 error = libos_enclu(SGX_EGETKEY, &g_request, out, NULL);
+    memcpy(key, out, 16);
+    memset(out, 0, 16);
+    return !error;
+}
+
+/* The whole of `size` bytes through the socket to the quoting service, or false. */
+static bool transfer(long nr, u8 *data, u64 size)
+{
+    for (u64 done = 0; done < size;) {
+        if (nr == __NR_write)
+            memcpy(ocall_data(), data + done, min64(size - done, DATA_MAX));
+        long n = bounded(host((u64)nr, g_start->quote_fd, host_data_address(), min64(size - done, DATA_MAX)), min64(size - done, DATA_MAX));
+        if (n == -EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        if (nr == __NR_read)
+            memcpy(data + done, ocall_data(), (u64)n);
+        done += (u64)n;
+    }
+    return true;
+}
+
+/* One exchange: u32 size, u8 op, body -> u32 size, u32 status, body. Bytes of the answer, or -errno. */
+static long ask(u8 op, const void *body, u32 size, u8 *answer, u32 room)
+{
+    u8 message[512];
+    u32 length = size + 1, head[2];
+    if (g_start->quote_fd < 3)
+        return -ENODEV;
+    memcpy(message, &length, 4);
+    message[4] = op;
+    memcpy(message + 5, body, size);
+    if (!transfer(__NR_write, message, 5 + size) || !transfer(__NR_read, (u8 *)head, 8))
+        return -EIO;
+    if (head[0] < 4 || head[0] - 4 > room || head[1])
+        return -EIO;
+    return transfer(__NR_read, answer, head[0] - 4) ? (long)head[0] - 4 : -EIO;
+}
+
+static long quote(u8 *to, u32 room)
+{
+    static struct sgx_targetinfo quoting;
+    long n = ask(1, NULL, 0, (u8 *)&quoting, sizeof quoting);
+    if (n != (long)sizeof quoting)
+        return n < 0 ? n : -EIO;
+    report(&quoting);
+    return ask(2, &g_report, 432, to, room);
+}
+
+static long commit_data(struct file *f)
+{
+    memset(g_report_data, 0, 64);
+    memcpy(g_report_data, f->buffer, min64(f->buffer_size, 64));
+    return 0;
+}
+static long commit_target(struct file *f)
+{
+    memset(&g_target, 0, sizeof g_target);
+    memcpy(&g_target, f->buffer, min64(f->buffer_size, 512));
+    return 0;
+}
+
+long attestation_open(const char *name, int flags, struct file **file)
+{
+    static const char *const names[] = {"user_report_data", "target_info", "my_target_info", "report", "quote", "attestation_type",
+                                        "keys/_sgx_mrenclave", "keys/_sgx_mrsigner"};
+    u32 which = 0;
+    while (which < 8 && strcmp(name, names[which]))
+        which++;
+    if (which == 8)
+        return -ENOENT;
+    if (which > 1 && (flags & O_ACCMODE) != O_RDONLY)
+        return -EACCES;
+    struct file *f = file_new(FILE_BUFFER, (u32)flags);
+    if (!f || !(f->buffer = kmalloc(16384)))
+        return -ENOMEM;
+    long n = 0;
+    switch (which) {
+    case 0:
+        memcpy(f->buffer, g_report_data, 64);
+        n = 64;
+        f->buffer_room = 64;
+        f->commit = commit_data;
+        break;
+    case 1:
+        memcpy(f->buffer, &g_target, 512);
+        n = 512;
+        f->buffer_room = 512;
+        f->commit = commit_target;
+        break;
+    case 2: {
+        static struct sgx_targetinfo own;
+        own_target(&own);
+        memcpy(f->buffer, &own, 512);
+        n = 512;
+        break;
+    }
+    case 3:
+        report(&g_target);
+        memcpy(f->buffer, &g_report, 432);
+        n = 432;
+        break;
+    case 4:
+        n = quote(f->buffer, 16384);
+        break;
+    case 5:
+        memcpy(f->buffer, "dcap", 4);
+        n = 4;
+        break;
+    default:
+        n = egetkey(which == 6 ? SGX_POLICY_MRENCLAVE : SGX_POLICY_MRSIGNER, f->buffer) ? 16 : -EACCES;
+    }
+    if (n < 0) {
+        file_drop(f);
+        return n;
+    }
+    f->buffer_size = (u64)n;
+    *file = f;
+    return 0;
+}

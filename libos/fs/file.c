@@ -1,0 +1,328 @@
+/* Open files and the table of descriptors; reading and writing by type. */
+#include <asm/unistd.h>
+#include <linux/fcntl.h>
+#include <linux/poll.h>
+#include <linux/stat.h>
+
+#include "libos.h"
+#include "../sys/sys.h"
+
+static struct { struct file *file; bool cloexec; } g_fd[FILES_MAX];
+
+struct file *file_new(enum file_type type, u32 flags)
+{
+    struct file *f = kmalloc(sizeof *f);
+    if (f) {
+        f->type = type;
+        f->flags = flags & ~(u32)(O_CLOEXEC | O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY);
+        f->refs = 1;
+        f->host_fd = -1;
+    }
+    return f;
+}
+
+static void pipe_drop(struct pipe *p, bool writer)
+{
+    if (writer)
+        p->writers--;
+    else
+        p->readers--;
+    if (!p->readers && !p->writers) {
+        kpages_free((u64)p->data, p->size);
+        kfree(p);
+    }
+    poll_wake();
+}
+
+void file_drop(struct file *f)
+{
+    if (--f->refs)
+        return;
+    if (f->in)
+        pipe_drop(f->in, false);
+    if (f->out)
+        pipe_drop(f->out, true);
+    if (f->host_fd > 2)
+        host(__NR_close, f->host_fd);
+    if (f->inode)
+        tmp_drop(f->inode);
+    for (u32 i = 0; i < f->name_count; i++)
+        kfree(f->names[i]);
+    kfree(f->names);
+    kfree(f->kinds);
+    kfree(f->items);
+    kfree(f->buffer);
+    kfree(f->path);
+    kfree(f);
+}
+
+struct file *file_get(int fd) { return fd >= 0 && fd < FILES_MAX ? g_fd[fd].file : NULL; }
+
+long file_install(struct file *f, int lowest, bool cloexec)
+{
+    if (!f)
+        return -ENOMEM;
+    for (int fd = lowest; fd < FILES_MAX; fd++)
+        if (!g_fd[fd].file) {
+            g_fd[fd].file = f;
+            g_fd[fd].cloexec = cloexec;
+            return fd;
+        }
+    file_drop(f);
+    return -EMFILE;
+}
+
+long fd_close(int fd)
+{
+    struct file *f = file_get(fd);
+    if (!f)
+        return -EBADF;
+    g_fd[fd].file = NULL;
+    file_drop(f);
+    return 0;
+}
+
+bool fd_cloexec(int fd, int set)
+{
+    if (set >= 0)
+        g_fd[fd].cloexec = set;
+    return g_fd[fd].cloexec;
+}
+
+long fd_replace(int fd, struct file *f, bool cloexec)
+{
+    if (fd < 0 || fd >= FILES_MAX)
+        return -EBADF;
+    struct file *old = g_fd[fd].file;
+    g_fd[fd].file = f;
+    g_fd[fd].cloexec = cloexec;
+    if (old)
+        file_drop(old);
+    return fd;
+}
+
+int fd_next(int after)
+{
+    for (int fd = after; fd < FILES_MAX; fd++)
+        if (g_fd[fd].file)
+            return fd;
+    return -1;
+}
+
+void files_start(int quote_fd, int channel_fd)
+{
+    (void)quote_fd, (void)channel_fd;
+    static const u32 modes[] = {O_RDONLY, O_WRONLY, O_WRONLY};
+    for (int fd = 0; fd < 3; fd++) {
+        struct file *f = file_new(FILE_HOST, modes[fd]);
+        if (!f)
+            libos_bug("no memory");
+        f->host_fd = fd;
+        file_install(f, fd, false);
+    }
+}
+
+/* ---- pipes: data stays inside ---- */
+static long pipe_read(struct file *f, u8 *to, u64 size)
+{
+    struct pipe *p = f->in;
+    if (!p)
+        return -EBADF;
+    while (!p->used) {
+        if (!p->writers)
+            return 0;
+        if (f->flags & O_NONBLOCK)
+            return -EAGAIN;
+        self()->polling = true;
+        f->refs++;
+        long ret = park(-1, 0);
+        self()->polling = false;
+        file_drop(f);
+        if (ret < 0)
+            return -ERESTARTSYS;
+    }
+    u64 n = min64(size, p->used);
+    for (u64 done = 0; done < n;) {
+        u64 part = min64(n - done, p->size - p->start);
+        memcpy(to + done, p->data + p->start, part);
+        p->start = (u32)((p->start + part) % p->size);
+        done += part;
+    }
+    p->used -= (u32)n;
+    poll_wake();
+    return (long)n;
+}
+
+static long pipe_write(struct file *f, const u8 *from, u64 size)
+{
+    struct pipe *p = f->out;
+    u64 done = 0;
+    if (!p)
+        return -EBADF;
+    while (done < size) {
+        if (!p->readers) {
+            signal_send(self(), 13, 0, 0);
+            return done ? (long)done : -EPIPE;
+        }
+        u64 room = p->size - p->used;
+        if (!room || (size <= 4096 && room < size)) {
+            if (f->flags & O_NONBLOCK)
+                return done ? (long)done : -EAGAIN;
+            self()->polling = true;
+            f->refs++;
+            long ret = park(-1, 0);
+            self()->polling = false;
+            file_drop(f);
+            if (ret < 0)
+                return done ? (long)done : -ERESTARTSYS;
+            continue;
+        }
+        u64 at = (p->start + p->used) % p->size, part = min64(min64(size - done, room), p->size - at);
+        memcpy(p->data + at, from + done, part);
+        p->used += (u32)part;
+        done += part;
+        poll_wake();
+    }
+    return (long)done;
+}
+
+/* ---- the host's descriptors ---- */
+static long host_read(struct file *f, u8 *to, u64 size, long at)
+{
+    u64 want = min64(size, DATA_MAX);
+    f->refs++;
+    long n = at < 0 ? host_wait(__NR_read, (u64)f->host_fd, host_data_address(), want, 0, 0, 0, want)
+                    : host_wait(__NR_pread64, (u64)f->host_fd, host_data_address(), want, (u64)at, 0, 0, want);
+    file_drop(f);
+    if (n > 0)
+        memcpy(to, ocall_data(), (u64)n);
+    return n == -EINTR ? -ERESTARTSYS : n;
+}
+
+static long host_write(struct file *f, const u8 *from, u64 size, long at)
+{
+    u64 done = 0;
+    f->refs++;
+    while (done < size || !size) {
+        u64 part = min64(size - done, DATA_MAX);
+        memcpy(ocall_data(), from + done, part);
+        long n = at < 0 ? host_wait(__NR_write, (u64)f->host_fd, host_data_address(), part, 0, 0, 0, part)
+                        : host_wait(__NR_pwrite64, (u64)f->host_fd, host_data_address(), part, (u64)at + done, 0, 0, part);
+        if (n < 0) {
+            file_drop(f);
+            if (n == -EPIPE && !done)
+                signal_send(self(), 13, 0, 0);
+            return done ? (long)done : n == -EINTR ? -ERESTARTSYS : n;
+        }
+        done += (u64)n;
+        if ((u64)n < part || !size || f->socket)
+            break;
+    }
+    file_drop(f);
+    return (long)done;
+}
+
+long file_read(struct file *f, void *to, u64 size, long at)
+{
+    u64 offset = at < 0 ? f->offset : (u64)at;
+    long n = 0;
+    switch (f->type) {
+    case FILE_DIR:
+        return -EISDIR;
+    case FILE_PACK:
+        n = pack_read(f->entry, to, size, offset);
+        break;
+    case FILE_TMP:
+        n = offset >= f->inode->size ? 0 : (long)min64(size, f->inode->size - offset);
+        memcpy(to, f->inode->data + offset, (u64)n);
+        break;
+    case FILE_BUFFER:
+        n = offset >= f->buffer_size ? 0 : (long)min64(size, f->buffer_size - offset);
+        memcpy(to, f->buffer + offset, (u64)n);
+        break;
+    case FILE_HOST:
+        return host_read(f, to, size, at);
+    case FILE_PIPE:
+        return pipe_read(f, to, size);
+    case FILE_DEVICE:
+        if (f->device == DEV_NULL)
+            return 0;
+        if (f->device == DEV_RANDOM)
+            return random_bytes(to, size) ? (long)size : -EIO;
+        memset(to, 0, size);
+        return (long)size;
+    case FILE_EVENT:
+    case FILE_TIMER:
+        return event_read(f, to, size);
+    default:
+        return -EINVAL;
+    }
+    if (n > 0 && at < 0)
+        f->offset += (u64)n;
+    return n;
+}
+
+long file_write(struct file *f, const void *from, u64 size, long at)
+{
+    u64 offset = at < 0 ? f->offset : (u64)at;
+    switch (f->type) {
+    case FILE_TMP:
+        if (f->flags & O_APPEND)
+            offset = f->inode->size;
+        if (offset + size < offset)
+            return -EFBIG;
+        if (offset + size > f->inode->size) {
+            long bad = tmp_resize(f->inode, offset + size);
+            if (bad)
+                return bad;
+        }
+        memcpy(f->inode->data + offset, from, size);
+        f->inode->mtime = now_ns(0);
+        break;
+    case FILE_BUFFER:
+        if (!f->commit || offset + size < offset || offset + size > f->buffer_room)
+            return -EINVAL;
+        memcpy(f->buffer + offset, from, size);
+        if (offset + size > f->buffer_size)
+            f->buffer_size = offset + size;
+        long bad = f->commit(f);
+        if (bad)
+            return bad;
+        break;
+    case FILE_HOST:
+        return host_write(f, from, size, at);
+    case FILE_PIPE:
+        return pipe_write(f, from, size);
+    case FILE_DEVICE:
+        return f->device == DEV_FULL ? -ENOSPC : (long)size;
+    case FILE_EVENT:
+        return event_write(f, from, size);
+    default:
+        return -EBADF;
+    }
+    if (at < 0)
+        f->offset = offset + size;
+    return (long)size;
+}
+
+u32 file_poll(struct file *f)
+{
+    u32 now = 0;
+    switch (f->type) {
+    case FILE_HOST:
+        return ~0u;
+    case FILE_PIPE:
+        if (f->in)
+            now |= (f->in->used ? POLLIN | POLLRDNORM : 0) | (f->in->writers ? 0 : POLLHUP | (f->socket ? POLLIN : 0));
+        if (f->out)
+            now |= (f->out->readers ? 0 : POLLERR) | (f->out->size - f->out->used >= 4096 ? POLLOUT | POLLWRNORM : 0);
+        return now;
+    case FILE_EVENT:
+    case FILE_TIMER:
+        return event_poll(f);
+    case FILE_EPOLL:
+        return epoll_ready(f) ? POLLIN : 0;
+    default:
+        return POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
+    }
+}

@@ -1,0 +1,394 @@
+/* Paths and opening: nodes (/dev, /proc, /sys), then mounts, then the pack. */
+#include <asm/unistd.h>
+#include <linux/fcntl.h>
+#include <linux/stat.h>
+
+#include "libos.h"
+#include "../sys/sys.h"
+
+static char g_cwd[PATH_ROOM] = "/";
+
+const char *fs_cwd(void) { return g_cwd; }
+void fs_set_cwd(const char *path) { memcpy(g_cwd, path, strlen(path) + 1); }
+
+long path_absolute(int dirfd, const char *path, char *to)
+{
+    const char *base = "/";
+    size_t n;
+    if (path[0] != '/') {
+        base = g_cwd;
+        if (dirfd != AT_FDCWD) {
+            struct file *f = file_get(dirfd);
+            if (!f)
+                return -EBADF;
+            if (f->type != FILE_DIR)
+                return -ENOTDIR;
+            base = f->path;
+        }
+    }
+    n = strlen(base);
+    memcpy(to, base, n + 1);
+    if (n == 1)
+        n = 0;
+    for (const char *p = path; *p;) {
+        while (*p == '/')
+            p++;
+        const char *end = p;
+        while (*end && *end != '/')
+            end++;
+        size_t part = (size_t)(end - p);
+        if (part == 0 || (part == 1 && p[0] == '.'))
+            ;
+        else if (part == 2 && p[0] == '.' && p[1] == '.') {
+            while (n && to[--n] != '/')
+                ;
+        } else {
+            if (n + part + 2 > PATH_ROOM)
+                return -ENAMETOOLONG;
+            to[n++] = '/';
+            memcpy(to + n, p, part);
+            n += part;
+        }
+        p = end;
+    }
+    if (!n)
+        to[n++] = '/';
+    to[n] = 0;
+    return 0;
+}
+
+const struct boot_mount *mount_of(const char *path, const char **rest)
+{
+    const struct boot_mount *m = (const void *)(BOOT_ADDRESS + boot()->mount_off), *best = NULL;
+    size_t best_length = 0;
+    for (u32 i = 0; i < boot()->mount_count; i++) {
+        const char *at = boot_string(m[i].path);
+        size_t n = strlen(at);
+        if (n >= best_length && !strncmp(path, at, n) && (!path[n] || path[n] == '/' || n == 1)) {
+            best = &m[i];
+            best_length = n;
+        }
+    }
+    if (best && rest)
+        *rest = path + best_length + (path[best_length] == '/');
+    return best && best->kind != BOOT_MOUNT_TRUSTED ? best : NULL;
+}
+
+static const char *link_target(const char *path, char *to)
+{
+    const struct pack_entry *e = pack_find(path);
+    if (e && e->kind == PACK_SYMLINK && e->target_len < PATH_ROOM) {
+        memcpy(to, pack_string(e->target), e->target_len);
+        to[e->target_len] = 0;
+        return to;
+    }
+    struct inode *i = !e && mount_of(path, NULL) ? tmp_find(path, NULL, NULL, NULL) : NULL;
+    if (i && i->target)
+        return memcpy(to, i->target, strlen(i->target) + 1);
+    return NULL;
+}
+
+/* Resolves symbolic links of `path` (PATH_ROOM bytes) in place; the last part's too where `last`. */
+long fs_follow(char *path, bool last)
+{
+    const struct pack_entry *e = pack_find(path);
+    if (e && e->kind != PACK_SYMLINK)
+        return 0;
+    char target[PATH_ROOM], whole[PATH_ROOM], rest[PATH_ROOM];
+    int links = 0;
+again:
+    for (size_t n = 1;; n++) {
+        if (path[n] != '/' && path[n])
+            continue;
+        if (!path[n] && !last)
+            return 0;
+        char was = path[n];
+        path[n] = 0;
+        const char *found = link_target(path, target);
+        path[n] = was;
+        if (found) {
+            if (++links > 40)
+                return -ELOOP;
+            size_t rest_size = strlen(path + n) + 1, target_size = strlen(target);
+            memcpy(rest, path + n, rest_size);
+            if (target[0] == '/') {
+                if (target_size + rest_size > PATH_ROOM)
+                    return -ENAMETOOLONG;
+                memcpy(whole, target, target_size);
+            } else {
+                while (path[n - 1] != '/')
+                    n--;
+                if (n + target_size + rest_size > PATH_ROOM)
+                    return -ENAMETOOLONG;
+                memcpy(whole, path, n);
+                memcpy(whole + n, target, target_size);
+                target_size += n;
+            }
+            memcpy(whole + target_size, rest, rest_size);
+            long bad = path_absolute(AT_FDCWD, whole, path);
+            if (bad)
+                return bad;
+            goto again;
+        }
+        if (!path[n])
+            return 0;
+    }
+}
+
+long host_path(const struct boot_mount *m, const char *rest, char *to)
+{
+    const char *at = boot_string(m->host_path);
+    int n = format(to, PATH_ROOM, "%s%s%s", at, *rest ? "/" : "", rest);
+    return n >= PATH_ROOM - 1 ? -ENAMETOOLONG : n;
+}
+
+static long open_allowed(const struct boot_mount *m, const char *path, const char *rest, int flags, u32 mode, struct file **file)
+{
+    char name[PATH_ROOM];
+    long n = host_path(m, rest, name);
+    if (n < 0)
+        return n;
+    memcpy(ocall_data(), name, (size_t)n + 1);
+    long fd = bounded(host(__NR_openat, AT_FDCWD, host_data_address(), flags | O_CLOEXEC, mode), 1 << 20);
+    if (fd < 0)
+        return fd;
+    struct file *f = file_new(FILE_HOST, (u32)flags);
+    if (!f)
+        return -ENOMEM;
+    f->host_fd = (int)fd;
+    f->path = kmalloc(strlen(path) + 1);
+    if (f->path)
+        memcpy(f->path, path, strlen(path) + 1);
+    struct stat_k st;
+    if (!file_stat(f, &st) && (st.mode & S_IFMT) == S_IFDIR)
+        f->type = FILE_DIR;
+    *file = f;
+    return 0;
+}
+
+static long open_temporary(const char *path, int flags, u32 mode, struct file **file)
+{
+    struct inode *parent = NULL;
+    const char *name = NULL;
+    struct inode *i = tmp_find(path, NULL, &parent, &name);
+    if (!i) {
+        if (!(flags & O_CREAT))
+            return -ENOENT;
+        if (!parent)
+            return -ENOENT;
+        if (!(i = tmp_create(parent, name, S_IFREG | (mode & 0777))))
+            return -ENOSPC;
+    } else if (flags & O_CREAT && flags & O_EXCL)
+        return -EEXIST;
+    if ((i->mode & S_IFMT) == S_IFDIR && (flags & O_ACCMODE) != O_RDONLY)
+        return -EISDIR;
+    if (flags & O_DIRECTORY && (i->mode & S_IFMT) != S_IFDIR)
+        return -ENOTDIR;
+    struct file *f = file_new((i->mode & S_IFMT) == S_IFDIR ? FILE_DIR : FILE_TMP, (u32)flags);
+    if (!f || !(f->path = kmalloc(strlen(path) + 1)))
+        return -ENOMEM;
+    memcpy(f->path, path, strlen(path) + 1);
+    if (flags & O_TRUNC && f->type == FILE_TMP)
+        tmp_resize(i, 0);
+    f->inode = i;
+    i->refs++;
+    *file = f;
+    return 0;
+}
+
+long fs_open(const char *given, int flags, u32 mode, struct file **file)
+{
+    char path[PATH_ROOM];
+    const char *rest;
+    memcpy(path, given, strlen(given) + 1);
+    long ret = fs_follow(path, !(flags & O_NOFOLLOW) && !(flags & O_CREAT && flags & O_EXCL));
+    if (ret)
+        return ret;
+    ret = node_open(path, flags, file);
+    if (ret != -ENOENT)
+        return ret;
+    const struct boot_mount *m = mount_of(path, &rest);
+    if (m && m->kind == BOOT_MOUNT_ALLOWED)
+        return open_allowed(m, path, rest, flags, mode, file);
+    if (m && m->kind == BOOT_MOUNT_TEMPORARY)
+        return open_temporary(path, flags, mode, file);
+    if (m)
+        return -EOPNOTSUPP;
+    const struct pack_entry *e = pack_find(path);
+    struct stat_k st;
+    if (!e) {
+        if (fs_stat(path, true, &st))
+            return flags & O_CREAT ? -EROFS : -ENOENT;
+    } else {
+        if (flags & O_CREAT && flags & O_EXCL)
+            return -EEXIST;
+        if (e->kind == PACK_SYMLINK)
+            return -ELOOP;
+    }
+    bool directory = !e || e->kind == PACK_DIRECTORY;
+    if ((flags & O_ACCMODE) != O_RDONLY)
+        return directory ? -EISDIR : -EROFS;
+    if (flags & O_DIRECTORY && !directory)
+        return -ENOTDIR;
+    struct file *f = file_new(directory ? FILE_DIR : FILE_PACK, (u32)flags);
+    if (!f || !(f->path = kmalloc(strlen(path) + 1)))
+        return -ENOMEM;
+    memcpy(f->path, path, strlen(path) + 1);
+    f->entry = directory ? NULL : e;
+    f->object = directory ? NULL : object_of(path);
+    *file = f;
+    return 0;
+}
+
+static void stat_simple(struct stat_k *st, u32 mode, u64 number, u64 size)
+{
+    memset(st, 0, sizeof *st);
+    st->dev = 1;
+    st->ino = number;
+    st->nlink = 1;
+    st->mode = mode;
+    st->size = (long)size;
+    st->blksize = PACK_CHUNK;
+    st->blocks = (long)((size + 511) / 512);
+}
+
+static void stat_pack(struct stat_k *st, const struct pack_entry *e)
+{
+    static const u32 kinds[] = {0, S_IFREG, S_IFDIR, S_IFLNK};
+    stat_simple(st, kinds[e->kind & 3] | (e->mode & 07777), (u64)(e - pack_at(0)) + 16, e->kind == PACK_SYMLINK ? e->target_len : e->size);
+}
+
+static void stat_inode(struct stat_k *st, struct inode *i)
+{
+    stat_simple(st, i->mode, i->number, i->size);
+    st->dev = 2;
+    st->mtime = st->atime = st->ctime = i->mtime / 1000000000;
+    st->mtime_ns = st->ctime_ns = st->atime_ns = i->mtime % 1000000000;
+}
+
+/* The host's answer about its own file: sizes are for its own descriptor only, nothing inside hangs on them. */
+static long stat_host(struct stat_k *st, long ret)
+{
+    if (ret < 0)
+        return ret;
+    memcpy(st, ocall_data(), sizeof *st);
+    if (st->size < 0 || st->blksize < 0)
+        return -EIO;
+    st->dev |= 1ull << 32;
+    return 0;
+}
+
+long fs_stat(const char *given, bool follow, struct stat_k *st)
+{
+    char path[PATH_ROOM], name[PATH_ROOM];
+    const char *rest;
+    const struct pack_entry *e = pack_find(given);
+    if (e && e->kind != PACK_SYMLINK && !mount_of(given, NULL)) {
+        stat_pack(st, e);
+        return 0;
+    }
+    memcpy(path, given, strlen(given) + 1);
+    long ret = fs_follow(path, follow);
+    if (ret)
+        return ret;
+    if (!(ret = node_stat(path, st)))
+        return 0;
+    const struct boot_mount *m = mount_of(path, &rest);
+    if (m && m->kind == BOOT_MOUNT_TEMPORARY) {
+        struct inode *i = tmp_find(path, NULL, NULL, NULL);
+        if (!i)
+            return -ENOENT;
+        stat_inode(st, i);
+        return 0;
+    }
+    if (m && m->kind == BOOT_MOUNT_ALLOWED) {
+        long n = host_path(m, rest, name);
+        if (n < 0)
+            return n;
+        memcpy(ocall_data() + 1024, name, (size_t)n + 1);
+        return stat_host(st, host(__NR_newfstatat, AT_FDCWD, host_data_address() + 1024, host_data_address(),
+                                  follow ? 0 : AT_SYMLINK_NOFOLLOW));
+    }
+    if (m) {
+        stat_simple(st, S_IFDIR | 0755, 3, 0);
+        return 0;
+    }
+    if ((e = pack_find(path))) {
+        stat_pack(st, e);
+        return 0;
+    }
+    u32 index = 0, length;
+    const char *child;
+    if (pack_next_child(path, &index, &e, &child, &length)) {
+        stat_simple(st, S_IFDIR | 0755, 4, 0);
+        return 0;
+    }
+    return -ENOENT;
+}
+
+long file_stat(struct file *f, struct stat_k *st)
+{
+    switch (f->type) {
+    case FILE_PACK:
+        stat_pack(st, f->entry);
+        return 0;
+    case FILE_TMP:
+        stat_inode(st, f->inode);
+        return 0;
+    case FILE_DIR:
+        if (f->inode) {
+            stat_inode(st, f->inode);
+            return 0;
+        }
+        return fs_stat(f->path, true, st);
+    case FILE_HOST:
+        return stat_host(st, host(__NR_fstat, f->host_fd, host_data_address()));
+    case FILE_DEVICE:
+        stat_simple(st, S_IFCHR | 0666, 0x100 + f->device, 0);
+        st->rdev = f->device == DEV_NULL ? 0x103 : f->device == DEV_ZERO ? 0x105 : f->device == DEV_FULL ? 0x107 : 0x109;
+        return 0;
+    case FILE_PIPE:
+        stat_simple(st, (f->socket ? S_IFSOCK : S_IFIFO) | 0600, 0x200, 0);
+        return 0;
+    case FILE_BUFFER:
+        stat_simple(st, S_IFREG | 0444, 0x300, 0);
+        return 0;
+    default:
+        stat_simple(st, 0600, 0x400, 0);
+        return 0;
+    }
+}
+
+long fs_readlink(const char *given, char *to, u64 size)
+{
+    char path[PATH_ROOM], target[PATH_ROOM];
+    memcpy(path, given, strlen(given) + 1);
+    if (!strcmp(path, "/proc/self/exe")) {
+        const char *exe = boot_string(boot()->program_path);
+        u64 n = min64(size, strlen(exe));
+        memcpy(to, exe, n);
+        return (long)n;
+    }
+    long ret = fs_follow(path, false);
+    if (ret)
+        return ret;
+    if (!strncmp(path, "/proc/self/fd/", 14)) {
+        int fd = 0;
+        for (const char *p = path + 14; *p >= '0' && *p <= '9'; p++)
+            fd = fd * 10 + *p - '0';
+        struct file *f = file_get(fd);
+        if (!f)
+            return -ENOENT;
+        const char *name = f->path ? f->path : f->type == FILE_PIPE ? "pipe:[512]" : "anon:[file]";
+        u64 n = min64(size, strlen(name));
+        memcpy(to, name, n);
+        return (long)n;
+    }
+    if (!link_target(path, target)) {
+        struct stat_k st;
+        return fs_stat(path, false, &st) ? -ENOENT : -EINVAL;
+    }
+    u64 n = min64(size, strlen(target));
+    memcpy(to, target, n);
+    return (long)n;
+}

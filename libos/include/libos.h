@@ -1,0 +1,265 @@
+/*
+ * Inside of the LibOS: what its files share. Freestanding, no vector registers (the program's stay live in
+ * them during a system call), no stack protector, no TLS; GS base is struct thread.
+ *
+ * Locks: g_lock, one for all, held by every system call handler and given up around whatever may wait
+ * (unlock_for_ocall). The handler at CSSA 1 takes no lock: it sets signal bits and rewrites the saved frame.
+ */
+#ifndef STRONGROOM_LIBOS_H
+#define STRONGROOM_LIBOS_H
+#include <linux/errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "boot.h"
+#include "ocall.h"
+#include "pack.h"
+#include "sgx.h"
+
+struct file;
+#define PAGE 4096ull
+#define EXCEPTION_STACK 0x1c000 /* below the stack's top; entry.S */
+#define ERESTARTSYS 512
+typedef uint64_t u64;
+typedef uint32_t u32;
+typedef uint8_t u8;
+
+static inline u64 page_down(u64 a) { return a & ~(PAGE - 1); }
+static inline u64 page_up(u64 a) { return (a + PAGE - 1) & ~(PAGE - 1); }
+static inline u64 min64(u64 a, u64 b) { return a < b ? a : b; }
+
+/* Registers of the program, at stack top - 160 while the LibOS serves it; order is entry.S's. */
+struct regs {
+    u64 r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax, rip, rflags, rsp;
+};
+_Static_assert(sizeof(struct regs) == 152, "regs");
+
+struct fault { int signal, code, vector; u32 error; u64 address; };
+struct sigaltstack_k { u64 sp; int flags; int pad; u64 size; };
+
+enum thread_state { THREAD_FREE = 0, THREAD_STARTING = 1, THREAD_RUNNING = 2 };
+
+/* The thread page: the first 40 bytes are measured (builder), offsets up to 152 are known to entry.S. */
+struct thread {
+    u64 self, stack_top, tcs, ssa;
+    u32 number, ssa_frames;
+    u64 user_rsp, exit_rip;              /* 40, 48 */
+    u64 ocall_rsp;                       /* 56: not 0 while an OCALL is out */
+    u64 fs_base;                         /* 64: the program's */
+    u64 host_rsp, host_rbp, host_return; /* 72, 80, 88 */
+    u64 block;                           /* 96: struct ocall_block, outside */
+    u64 event_rsp, event_rbp, event_return; /* 104, 112, 120: of the entry at CSSA 1 */
+    u32 signal_work;                     /* 128: look for signals before going back to the program */
+    u32 state;                           /* 132 */
+    u64 reserved[2];
+    struct regs start;                   /* of a new thread */
+    u64 clear_tid, robust_list;
+    u64 mask, pending, saved_mask;
+    bool restore_mask, has_fault;
+    struct fault fault;
+    struct sigaltstack_k altstack;
+    /* waiting */
+    u64 futex;                           /* address waited for, 0: not waiting */
+    u32 futex_bits;
+    bool woken, polling;
+    struct thread *next_waiter;
+    char name[16];
+    int pending_code[65], pending_value[65];
+};
+_Static_assert(offsetof(struct thread, ocall_rsp) == 56 && offsetof(struct thread, block) == 96 &&
+                   offsetof(struct thread, event_rsp) == 104 && offsetof(struct thread, signal_work) == 128 &&
+                   offsetof(struct thread, state) == 132, "thread");
+_Static_assert(sizeof(struct thread) <= 4096, "struct thread fits its page");
+
+static inline struct thread *self(void)
+{
+    struct thread *t;
+    __asm__("mov %%gs:0, %0" : "=r"(t));
+    return t;
+}
+
+/* ---- entry/ ---- */
+extern char libos_text_begin[], libos_text_end[], libos_exit_begin[], libos_exit_end[];
+void libos_syscall_entry(void);
+void libos_resume_entry(void);
+void libos_ocall_exit(void);                                  /* entry.S: EEXIT, and back by ECALL_RETURN */
+__attribute__((noreturn)) void libos_leave(u32 *state);       /* entry.S: state = 0, EEXIT for good */
+__attribute__((noreturn)) void libos_go(struct regs *regs);   /* entry.S: into the program */
+u64 libos_enclu(u64 leaf, const void *rbx, const void *rcx, void *rdx);
+
+/* ---- entry/ocall.c ---- */
+#define DATA_MAX OCALL_DATA
+struct ocall_block *ocall_block(void);
+u8 *ocall_data(void);
+bool outside(u64 address, u64 size); /* wholly outside ELRANGE, no wrap */
+long ocall(u64 op, u64 number, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f);
+#define host(nr, ...) HOST_FILL(nr, __VA_ARGS__, 0, 0, 0, 0, 0, 0)
+#define HOST_FILL(nr, a, b, c, d, e, f, ...) \
+    host_syscall(nr, (u64)(a), (u64)(b), (u64)(c), (u64)(d), (u64)(e), (u64)(f))
+/* Answers are in [-4095, limit] or become -EIO: a host may answer anything. */
+long host_syscall(u64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f);
+long host_wait(u64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 limit); /* gives up g_lock meanwhile */
+long bounded(long ret, u64 limit);
+long park(long timeout_ns, u32 count); /* gives up g_lock; >= 0, or -EINTR when a signal is due; count pollfds in data */
+void unpark(struct thread *t);
+void kick(struct thread *t);
+void take_host_signals(struct thread *t);
+__attribute__((noreturn)) void die(int status);
+__attribute__((noreturn)) void libos_bug(const char *what);
+u64 host_data_address(void);
+
+/* ---- lock ---- */
+void lock(void);
+void unlock(void);
+
+/* ---- lib/ ---- */
+void *memcpy(void *to, const void *from, size_t size);
+void *memmove(void *to, const void *from, size_t size);
+void *memset(void *to, int byte, size_t size);
+int memcmp(const void *a, const void *b, size_t size);
+size_t strlen(const char *s);
+size_t strnlen(const char *s, size_t most);
+int strcmp(const char *a, const char *b);
+int strncmp(const char *a, const char *b, size_t size);
+/* %s %d %u %x %lx %ld %lu %c; bytes written without the NUL, never more than size - 1. */
+int format(char *to, size_t size, const char *f, ...) __attribute__((format(printf, 3, 4)));
+int vformat(char *to, size_t size, const char *f, __builtin_va_list list);
+void say(const char *f, ...) __attribute__((format(printf, 1, 2))); /* a line to the host's standard error */
+void sha256(const void *data, size_t size, u8 digest[32]);
+bool random_bytes(void *to, size_t size);
+
+/* ---- mm/ ---- */
+void mm_start(void);
+void *kmalloc(size_t size); /* zeroed; NULL when there is no memory */
+void kfree(void *p);
+void *krealloc(void *p, size_t old_size, size_t size);
+u64 kpages(u64 size);       /* whole pages, not zeroed; 0 when there are none */
+void kpages_free(u64 address, u64 size);
+bool user_read_ok(u64 address, u64 size);
+bool user_write_ok(u64 address, u64 size);
+long user_string(u64 address, char *to, size_t size); /* length, -EFAULT, -ENAMETOOLONG */
+u64 mm_stack_base(void);
+u64 mm_stack_size(void);
+u64 mm_used(void);
+int mm_list(char *to, size_t size);
+void objects_start(void);
+const struct boot_object *object_of(const char *path);
+const struct boot_object *object_at(u64 address);
+u64 object_low(const struct boot_object *o);
+long object_load(const struct boot_object *o); /* all of it, from the pack */
+long object_map(const struct boot_object *o, u64 length);
+long object_map_fixed(const struct boot_object *o, u64 address, u64 length, int prot, struct file *file, u64 offset);
+long object_protect(const struct boot_object *o, u64 address, u64 length, int prot);
+int objects_list(char *to, size_t size);
+
+/* ---- fs/ ---- */
+struct inode;
+enum file_type {
+    FILE_PACK, FILE_DIR, FILE_TMP, FILE_HOST, FILE_PIPE, FILE_EVENT, FILE_EPOLL, FILE_DEVICE, FILE_BUFFER, FILE_TIMER,
+};
+enum device { DEV_NULL = 1, DEV_ZERO, DEV_RANDOM, DEV_FULL };
+struct pipe {
+    u8 *data; u32 size, start, used; int readers, writers;
+};
+struct epoll_item { int fd; u32 events; u64 data; struct file *file; u32 seen; };
+struct file {
+    enum file_type type;
+    int refs;
+    u32 flags;                          /* O_* */
+    u64 offset;
+    const struct pack_entry *entry;     /* FILE_PACK */
+    const struct boot_object *object;
+    struct inode *inode;                /* FILE_TMP, FILE_DIR of a temporary mount */
+    char *path;                         /* absolute, inside */
+    int host_fd;                        /* FILE_HOST */
+    bool socket, append_only;
+    struct pipe *in, *out;              /* FILE_PIPE: socketpairs have both */
+    u64 count; bool semaphore;          /* FILE_EVENT */
+    struct epoll_item *items; u32 item_count, item_room;
+    enum device device;
+    u8 *buffer; u64 buffer_size, buffer_room;
+    long (*commit)(struct file *f);     /* FILE_BUFFER: after a write */
+    u64 timer_next, timer_every; int timer_clock;
+    char **names; u8 *kinds; u32 name_count; /* directory, at first getdents64 */
+};
+#define FILES_MAX 1024
+struct file *file_new(enum file_type type, u32 flags);
+void file_drop(struct file *f);
+struct file *file_get(int fd); /* borrowed; NULL: EBADF */
+long file_install(struct file *f, int lowest, bool cloexec); /* takes the reference; fd or -EMFILE */
+long fd_close(int fd);
+bool fd_cloexec(int fd, int set); /* set -1: ask */
+long fd_replace(int fd, struct file *f, bool cloexec);
+long file_read(struct file *f, void *to, u64 size, long at);  /* at -1: at the file's offset */
+long file_write(struct file *f, const void *from, u64 size, long at);
+u32 file_poll(struct file *f); /* POLL* ready now, of files inside; ~0u: ask the host (host_fd) */
+void poll_wake(void);
+void files_start(int quote_fd, int channel_fd);
+int fd_list(char *to, size_t size);
+int fd_next(int after);
+
+struct stat_k { /* struct stat of x86-64 */
+    u64 dev, ino, nlink; u32 mode, uid, gid, pad; u64 rdev; long size, blksize, blocks;
+    u64 atime, atime_ns, mtime, mtime_ns, ctime, ctime_ns; long unused[3];
+};
+_Static_assert(sizeof(struct stat_k) == 144, "stat");
+long path_absolute(int dirfd, const char *path, char *to); /* normalised, PATH_MAX; follows no link */
+#define PATH_ROOM 4096
+long fs_open(const char *path, int flags, u32 mode, struct file **file);
+long fs_stat(const char *path, bool follow, struct stat_k *st);
+long fs_readlink(const char *path, char *to, u64 size);
+long fs_follow(char *path, bool last); /* resolves links in place */
+long file_stat(struct file *f, struct stat_k *st);
+void fs_start(void);
+
+/* fs/pack.c */
+void pack_start(u64 address, u64 size);
+const struct pack_entry *pack_find(const char *path);
+long pack_read(const struct pack_entry *e, void *to, u64 size, u64 offset); /* checked against the hashes */
+const char *pack_string(u32 offset);
+u32 pack_count(void);
+const struct pack_entry *pack_at(u32 index);
+/* Children of a directory: *index runs; name not terminated. false at the end. */
+bool pack_next_child(const char *dir, u32 *index, const struct pack_entry **e, const char **name, u32 *name_len);
+
+/* fs/temporary.c */
+struct inode {
+    u32 mode, refs; u64 number; u64 size, room; u8 *data; struct inode *children, *next, *parent; char *name;
+    char *target; u64 mtime; bool gone;
+};
+struct inode *tmp_mount(const char *path);
+struct inode *tmp_find(const char *path, bool *is_mount, struct inode **parent, const char **last);
+struct inode *tmp_create(struct inode *parent, const char *name, u32 mode);
+void tmp_remove(struct inode *i);
+void tmp_drop(struct inode *i);
+long tmp_resize(struct inode *i, u64 size);
+const struct boot_mount *mount_of(const char *path, const char **rest);
+
+/* fs/nodes.c: /dev, /proc, /sys: generated files; -ENOENT when there is no such node */
+long node_open(const char *path, int flags, struct file **file);
+long node_stat(const char *path, struct stat_k *st);
+bool node_child(const char *dir, u32 index, const char **name, u8 *kind);
+long attestation_open(const char *path, int flags, struct file **file);
+
+/* ---- sys/ ---- */
+long libos_dispatch(struct regs *r);
+extern const struct start_info *g_start; /* our own copy */
+const struct boot_info *boot(void);
+const char *boot_string(u32 offset);
+struct thread *thread_at(u32 number);
+u32 thread_count(void);
+int tid_of(struct thread *t);
+#define PID 1000
+void signals_refresh(struct thread *t);
+bool signal_due(struct thread *t);
+void signal_send(struct thread *t, int number, int code, int value); /* t NULL: to the process */
+void signals_deliver(struct regs *r);
+long futex_wake(u64 address, int count, u32 bits);
+void robust_exit(struct thread *t);
+u64 now_ns(int clock); /* CLOCK_REALTIME or CLOCK_MONOTONIC; never runs backwards */
+long poll_files(struct file **files, u32 *wanted, u32 *got, u32 count, long timeout_ns);
+void start_program(void);
+extern bool g_trace;
+extern u32 g_online_cpus;
+#endif

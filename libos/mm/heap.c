@@ -1,0 +1,433 @@
+/*
+ * The enclave's fixed heap: [main stack][brk ...][free][mappings, from the top down][LibOS's own pages].
+ * Its pages were not measured: what is in them first is the host's choice, so all of it is zeroed before use.
+ */
+#include <linux/mman.h>
+
+#include "libos.h"
+#include "../sys/sys.h"
+
+#define REGIONS 4096
+#define STACK_ZEROED 0x10000ull /* of a thread's stack only the top must be zero: glibc keeps its TLS there */
+enum { R_DIRTY = 1, R_STACK = 2, R_KERNEL = 4 };
+struct region { u64 start, end; u32 prot, flags; };
+static struct region *g_region;
+static u32 g_regions;
+static u64 g_low, g_high, g_stack, g_stack_size, g_brk_start, g_brk, g_brk_zero;
+
+static void bad(void) { libos_bug("out of regions in the heap"); }
+
+static void region_insert(u32 at, struct region r)
+{
+    if (at && g_region[at - 1].end == r.start && g_region[at - 1].prot == r.prot && g_region[at - 1].flags == r.flags) {
+        g_region[at - 1].end = r.end;
+        return;
+    }
+    if (g_regions == REGIONS)
+        bad();
+    memmove(g_region + at + 1, g_region + at, (g_regions - at) * sizeof r);
+    g_region[at] = r;
+    g_regions++;
+}
+
+static u32 region_after(u64 address) /* first region that ends above the address */
+{
+    u32 low = 0, high = g_regions;
+    while (low < high) {
+        u32 middle = (low + high) / 2;
+        if (g_region[middle].end > address)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+static bool split(u64 address)
+{
+    u32 i = region_after(address);
+    if (i < g_regions && g_region[i].start < address) {
+        if (g_regions >= REGIONS - 2)
+            return false;
+        struct region second = g_region[i];
+        second.start = address;
+        g_region[i].end = address;
+        memmove(g_region + i + 2, g_region + i + 1, (g_regions - i - 1) * sizeof second);
+        g_region[i + 1] = second;
+        g_regions++;
+    }
+    return true;
+}
+
+static bool take_out(u64 start, u64 end)
+{
+    if (!split(start) || !split(end))
+        return false;
+    u32 i = region_after(start), j = i;
+    while (j < g_regions && g_region[j].start < end)
+        j++;
+    memmove(g_region + i, g_region + j, (g_regions - j) * sizeof *g_region);
+    g_regions -= j - i;
+    return true;
+}
+
+static u64 find(u64 size) /* highest gap; 0: none */
+{
+    u64 top = g_high;
+    for (u32 i = g_regions; i-- > 0;) {
+        if (top - g_region[i].end >= size)
+            return top - size;
+        top = g_region[i].start;
+    }
+    u64 floor = page_up(g_brk);
+    return top > floor && top - floor >= size ? top - size : 0;
+}
+
+static u64 place(u64 size, u32 prot, u32 flags)
+{
+    size = page_up(size);
+    if (g_regions >= REGIONS - 4)
+        return 0;
+    u64 at = size ? find(size) : 0;
+    if (at)
+        region_insert(region_after(at), (struct region){at, at + size, prot, flags});
+    return at;
+}
+
+void mm_start(void)
+{
+    const struct boot_info *b = boot();
+    u64 table = page_up(REGIONS * sizeof(struct region));
+    g_low = b->heap_base;
+    g_high = b->heap_base + b->heap_size;
+    g_stack_size = page_down(b->heap_size / 16);
+    if (g_stack_size > 8 << 20)
+        g_stack_size = 8 << 20;
+    if (g_stack_size < 256 << 10)
+        g_stack_size = 256 << 10;
+    g_stack = g_low; /* below it is nothing: running over faults */
+    g_brk_start = g_brk = g_brk_zero = g_low + g_stack_size;
+    g_high -= table;
+    g_region = (struct region *)g_high;
+    memset(g_region, 0, sizeof *g_region);
+}
+u64 mm_stack_base(void) { return g_stack; }
+u64 mm_stack_size(void) { return g_stack_size; }
+u64 mm_used(void)
+{
+    u64 used = g_stack_size + (g_brk - g_brk_start);
+    for (u32 i = 0; i < g_regions; i++)
+        used += g_region[i].end - g_region[i].start;
+    return used;
+}
+
+u64 kpages(u64 size) { return place(size, PROT_READ | PROT_WRITE, R_KERNEL); }
+void kpages_free(u64 address, u64 size) { take_out(address, address + page_up(size)); }
+
+static bool heap_range(u64 address, u64 size)
+{
+    return address >= g_low && address <= g_high && size <= g_high - address;
+}
+
+static bool has_kernel(u64 address, u64 size)
+{
+    for (u32 i = region_after(address); i < g_regions && g_region[i].start < address + size; i++)
+        if (g_region[i].flags & R_KERNEL)
+            return true;
+    return false;
+}
+
+bool user_read_ok(u64 address, u64 size)
+{
+    if (!size)
+        return true;
+    if (heap_range(address, size))
+        return !has_kernel(address, size);
+    const struct boot_object *o = object_at(address);
+    return o && address >= object_low(o) && size <= o->base + o->span - address;
+}
+
+bool user_write_ok(u64 address, u64 size)
+{
+    if (!user_read_ok(address, size))
+        return false;
+    const struct boot_object *o = size && !heap_range(address, size) ? object_at(address) : NULL;
+    if (!o)
+        return true;
+    const struct boot_segment *s = (const void *)(BOOT_ADDRESS + o->segment_off);
+    for (u32 i = 0; i < o->segment_count; i++)
+        if (s[i].measured && address < o->base + page_up(s[i].vaddr + s[i].memsz) && address + size > page_down(o->base + s[i].vaddr))
+            return false;
+    return true;
+}
+
+long user_string(u64 address, char *to, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        if ((!i || !((address + i) & (PAGE - 1))) && !user_read_ok(address + i, 1))
+            return -EFAULT;
+        if (!(to[i] = ((const char *)address)[i]))
+            return (long)i;
+    }
+    return -ENAMETOOLONG;
+}
+
+/* ---- small memory of the LibOS: size classes of powers of two, whole pages above ---- */
+static void *g_free[12];
+void *kmalloc(size_t size)
+{
+    u64 need = size + 16;
+    u32 class = 5;
+    while (class < 12 && (1ull << class) < need)
+        class++;
+    u64 *p;
+    if (class == 12) {
+        p = (u64 *)kpages(need);
+        if (!p)
+            return NULL;
+        *p = page_up(need);
+    } else {
+        if (!g_free[class]) {
+            u64 slab = kpages(0x4000);
+            if (!slab)
+                return NULL;
+            for (u64 at = slab; at < slab + 0x4000; at += 1ull << class) {
+                ((u64 *)at)[1] = (u64)g_free[class];
+                g_free[class] = (void *)at;
+            }
+        }
+        p = g_free[class];
+        g_free[class] = (void *)p[1];
+        *p = class;
+    }
+    memset(p + 2, 0, size);
+    return p + 2;
+}
+void kfree(void *memory)
+{
+    if (!memory)
+        return;
+    u64 *p = (u64 *)memory - 2;
+    if (*p >= PAGE)
+        kpages_free((u64)p, *p);
+    else {
+        u64 class = *p;
+        p[1] = (u64)g_free[class];
+        g_free[class] = p;
+    }
+}
+void *krealloc(void *p, size_t old_size, size_t size)
+{
+    void *new = kmalloc(size);
+    if (new && p) {
+        memcpy(new, p, old_size < size ? old_size : size);
+        kfree(p);
+    }
+    return new;
+}
+
+/* ---- system calls ---- */
+long sys_brk(const long *a)
+{
+    u64 want = (u64)a[0];
+    if (want < g_brk_start || want > g_high)
+        return (long)g_brk;
+    u64 top = g_regions ? g_region[0].start : g_high;
+    if (page_up(want) > top)
+        return (long)g_brk;
+    if (want > g_brk_zero) {
+        memset((void *)g_brk_zero, 0, page_up(want) - g_brk_zero);
+        g_brk_zero = page_up(want);
+    } else if (want < g_brk)
+        g_brk_zero = page_up(want);
+    return (long)(g_brk = want);
+}
+
+static long fill(u64 at, u64 size, u32 prot, u32 flags, struct file *f, u64 offset)
+{
+    if (!f) {
+        if (!(flags & R_DIRTY))
+            return 0;
+        if (flags & R_STACK && size > STACK_ZEROED)
+            memset((void *)(at + size - STACK_ZEROED), 0, STACK_ZEROED);
+        else
+            memset((void *)at, 0, size);
+        return 0;
+    }
+    (void)prot;
+    u64 done = 0;
+    while (done < size) {
+        long n = file_read(f, (void *)(at + done), size - done, (long)(offset + done));
+        if (n < 0)
+            return n;
+        if (!n)
+            break;
+        done += (u64)n;
+    }
+    memset((void *)(at + done), 0, size - done);
+    return 0;
+}
+
+long sys_mmap(const long *a)
+{
+    u64 hint = (u64)a[0], size = (u64)a[1], offset = (u64)a[5];
+    u32 prot = (u32)a[2], flags = (u32)a[3];
+    struct file *f = NULL;
+    if (!size || offset & (PAGE - 1))
+        return -EINVAL;
+    if (size > g_high - g_low)
+        return -ENOMEM;
+    if (!(flags & MAP_ANONYMOUS) && !(f = file_get((int)a[4])))
+        return -EBADF;
+    if (f && f->type == FILE_DEVICE && f->device == DEV_ZERO)
+        f = NULL;
+    size = page_up(size);
+    if (f && f->object && f->object->path && !(flags & MAP_FIXED) && flags & 0x800 /* MAP_DENYWRITE: a dynamic linker */)
+        return object_map(f->object, size);
+    if (flags & MAP_FIXED || flags & MAP_FIXED_NOREPLACE) {
+        const struct boot_object *o = object_at(hint);
+        if (o && hint >= object_low(o))
+            return object_map_fixed(o, hint, size, (int)prot, f, offset);
+    }
+    if (prot & PROT_EXEC)
+        return -EACCES; /* measured pages only: SGX1 cannot make others executable */
+    if (f && f->type != FILE_PACK && f->type != FILE_TMP && f->type != FILE_HOST && f->type != FILE_BUFFER)
+        return -ENODEV;
+    if (f && flags & MAP_SHARED && prot & PROT_WRITE)
+        return -ENODEV; /* changes would not reach the file */
+    u64 at;
+    u32 kind = prot == PROT_NONE && !f ? 0 : R_DIRTY;
+    if (flags & MAP_STACK)
+        kind |= R_STACK;
+    if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) {
+        if (hint & (PAGE - 1))
+            return -EINVAL;
+        if (hint < page_up(g_brk) || !heap_range(hint, size) || has_kernel(hint, size))
+            return flags & MAP_FIXED_NOREPLACE ? -EEXIST : -ENOMEM;
+        u32 i = region_after(hint);
+        if (flags & MAP_FIXED_NOREPLACE && i < g_regions && g_region[i].start < hint + size)
+            return -EEXIST;
+        if (!take_out(hint, hint + size))
+            return -ENOMEM;
+        at = hint;
+        region_insert(region_after(at), (struct region){at, at + size, prot, kind});
+    } else if (!(at = place(size, prot, kind)))
+        return -ENOMEM;
+    long bad_fill = fill(at, size, prot, kind, f, offset);
+    if (bad_fill) {
+        take_out(at, at + size);
+        return bad_fill;
+    }
+    return (long)at;
+}
+
+long sys_munmap(const long *a)
+{
+    u64 at = (u64)a[0], size = page_up((u64)a[1]);
+    if (at & (PAGE - 1) || !size)
+        return -EINVAL;
+    if (!heap_range(at, size))
+        return 0; /* objects stay where they are */
+    if (has_kernel(at, size))
+        return -EINVAL;
+    return take_out(at, at + size) ? 0 : -ENOMEM;
+}
+
+long sys_mprotect(const long *a)
+{
+    u64 at = (u64)a[0], size = page_up((u64)a[1]);
+    u32 prot = (u32)a[2] & 7;
+    const struct boot_object *o = object_at(at);
+    if (at & (PAGE - 1))
+        return -EINVAL;
+    if (!size)
+        return 0;
+    if (o && at >= object_low(o))
+        return object_protect(o, at, size, (int)prot);
+    if (prot & PROT_EXEC)
+        return -EACCES;
+    if (!heap_range(at, size) || has_kernel(at, size))
+        return -ENOMEM;
+    if (at < g_brk)
+        return 0;
+    /* A reservation that becomes memory is zeroed now. */
+    if (prot == PROT_NONE)
+        return 0;
+    if (!split(at) || !split(at + size))
+        return -ENOMEM;
+    for (u32 i = region_after(at); i < g_regions && g_region[i].start < at + size; i++) {
+        struct region *r = &g_region[i];
+        r->prot = prot;
+        if (!(r->flags & R_DIRTY)) {
+            r->flags |= R_DIRTY;
+            fill(r->start, r->end - r->start, prot, r->flags, NULL, 0);
+        }
+    }
+    return 0;
+}
+
+long sys_mremap(const long *a)
+{
+    u64 at = (u64)a[0], old_size = page_up((u64)a[1]), size = page_up((u64)a[2]);
+    if (at & (PAGE - 1) || !size || !old_size || a[3] & ~(long)MREMAP_MAYMOVE)
+        return -EINVAL;
+    if (!heap_range(at, old_size) || has_kernel(at, old_size))
+        return -EFAULT;
+    if (size <= old_size) {
+        if (size < old_size)
+            take_out(at + size, at + old_size);
+        return (long)at;
+    }
+    u32 i = region_after(at);
+    if (i >= g_regions || g_region[i].start > at)
+        return -EFAULT;
+    u32 prot = g_region[i].prot;
+    u32 next = region_after(at + old_size);
+    u64 limit = next < g_regions ? g_region[next].start : g_high;
+    if (limit >= at + size && g_region[i].end == at + old_size) {
+        region_insert(next, (struct region){at + old_size, at + size, prot, R_DIRTY});
+        memset((void *)(at + old_size), 0, size - old_size);
+        return (long)at;
+    }
+    if (!(a[3] & MREMAP_MAYMOVE))
+        return -ENOMEM;
+    u64 to = place(size, prot, R_DIRTY);
+    if (!to)
+        return -ENOMEM;
+    memcpy((void *)to, (void *)at, old_size);
+    memset((void *)(to + old_size), 0, size - old_size);
+    take_out(at, at + old_size);
+    return (long)to;
+}
+
+long sys_madvise(const long *a)
+{
+    u64 at = (u64)a[0], size = page_up((u64)a[1]);
+    if (at & (PAGE - 1))
+        return -EINVAL;
+    if (!heap_range(at, size) || has_kernel(at, size))
+        return size ? -ENOMEM : 0;
+    if (a[2] == MADV_DONTNEED) {
+        for (u32 i = region_after(at); i < g_regions && g_region[i].start < at + size; i++) {
+            u64 from = g_region[i].start > at ? g_region[i].start : at, to = min64(g_region[i].end, at + size);
+            if (g_region[i].flags & R_STACK)
+                continue; /* glibc gives back a finished thread's stack: never read again as zero */
+            if (g_region[i].flags & R_DIRTY)
+                memset((void *)from, 0, to - from);
+        }
+    }
+    return 0;
+}
+
+long sys_zero_ok(const long *a) { (void)a; return 0; }
+
+int mm_list(char *to, size_t size)
+{
+    int n = format(to, size, "%lx-%lx rw-p 00000000 00:00 0 [stack]\n%lx-%lx rw-p 00000000 00:00 0 [heap]\n", g_stack,
+                   g_stack + g_stack_size, g_brk_start, page_up(g_brk));
+    for (u32 i = 0; i < g_regions; i++)
+        if (!(g_region[i].flags & R_KERNEL))
+            n += format(to + n, size - (size_t)n, "%lx-%lx %c%c-p 00000000 00:00 0\n", g_region[i].start, g_region[i].end,
+                        g_region[i].prot & 1 ? 'r' : '-', g_region[i].prot & 2 ? 'w' : '-');
+    return n;
+}

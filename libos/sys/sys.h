@@ -1,0 +1,20 @@
+/* Prototypes of the system calls' handlers: six arguments, answer or -errno. Called with g_lock held. */
+#ifndef STRONGROOM_SYS_H
+#define STRONGROOM_SYS_H
+#include "libos.h"
+#define SYS(number, name, handler, level, note) long handler(const long *a);
+#include "table.h"
+#undef SYS
+struct regs *sys_regs(void);
+const char *fs_cwd(void);
+void fs_set_cwd(const char *path);
+long host_path(const struct boot_mount *m, const char *rest, char *to);
+long event_read(struct file *f, void *to, u64 size);
+long event_write(struct file *f, const void *from, u64 size);
+u32 event_poll(struct file *f);
+bool epoll_ready(struct file *f);
+void tmp_detach(struct inode *i);
+void tmp_attach(struct inode *i, struct inode *parent);
+long path_arg(long dirfd, long path, char *to);
+u64 timespec_ns(u64 at, long *bad);
+#endif

@@ -1,0 +1,651 @@
+/* Files: descriptors, reading, writing, paths. */
+#include <asm/ioctls.h>
+#include <asm/unistd.h>
+#include <linux/fcntl.h>
+#include <linux/stat.h>
+#include <linux/uio.h>
+
+#include "libos.h"
+#include "sys.h"
+
+#define FILE_OR_BAD(fd) ({ struct file *file_ = file_get((int)(fd)); if (!file_) return -EBADF; file_; })
+
+long path_arg(long dirfd, long path, char *to)
+{
+    char given[PATH_ROOM];
+    long n = user_string((u64)path, given, sizeof given);
+    if (n < 0)
+        return n;
+    if (!n)
+        return -ENOENT;
+    return path_absolute((int)dirfd, given, to);
+}
+
+static bool readable(struct file *f) { return (f->flags & O_ACCMODE) != O_WRONLY || (f->type == FILE_HOST && f->host_fd <= 2); }
+static bool writable(struct file *f) { return (f->flags & O_ACCMODE) != O_RDONLY || f->type == FILE_EVENT || f->socket; }
+
+long sys_read(const long *a)
+{
+    struct file *f = FILE_OR_BAD(a[0]);
+    if (!readable(f))
+        return -EBADF;
+    if (!user_write_ok((u64)a[1], (u64)a[2]))
+        return -EFAULT;
+    return file_read(f, (void *)a[1], (u64)a[2], -1);
+}
+long sys_write(const long *a)
+{
+    struct file *f = FILE_OR_BAD(a[0]);
+    if (!writable(f))
+        return -EBADF;
+    if (!user_read_ok((u64)a[1], (u64)a[2]))
+        return -EFAULT;
+    return file_write(f, (const void *)a[1], (u64)a[2], -1);
+}
+static bool seekable(struct file *f) { return f->type == FILE_PACK || f->type == FILE_TMP || f->type == FILE_BUFFER || (f->type == FILE_HOST && !f->socket) || f->type == FILE_DEVICE; }
+long sys_pread64(const long *a)
+{
+    struct file *f = FILE_OR_BAD(a[0]);
+    if (!user_write_ok((u64)a[1], (u64)a[2]))
+        return -EFAULT;
+    if (a[3] < 0)
+        return -EINVAL;
+    return seekable(f) ? file_read(f, (void *)a[1], (u64)a[2], a[3]) : -ESPIPE;
+}
+long sys_pwrite64(const long *a)
+{
+    struct file *f = FILE_OR_BAD(a[0]);
+    if (!writable(f))
+        return -EBADF;
+    if (!user_read_ok((u64)a[1], (u64)a[2]))
+        return -EFAULT;
+    if (a[3] < 0)
+        return -EINVAL;
+    return seekable(f) ? file_write(f, (const void *)a[1], (u64)a[2], a[3]) : -ESPIPE;
+}
+
+static long vector(const long *a, bool write)
+{
+    struct file *f = FILE_OR_BAD(a[0]);
+    u64 count = (u64)a[2];
+    long done = 0;
+    if (count > 1024)
+        return -EINVAL;
+    if (!user_read_ok((u64)a[1], count * sizeof(struct iovec)))
+        return -EFAULT;
+    const struct iovec *v = (const void *)a[1];
+    if (write ? !writable(f) : !readable(f))
+        return -EBADF;
+    for (u64 i = 0; i < count; i++) {
+        u64 base = (u64)v[i].iov_base, size = v[i].iov_len;
+        if (!size)
+            continue;
+        if (!(write ? user_read_ok(base, size) : user_write_ok(base, size)))
+            return done ? done : -EFAULT;
+        long n = write ? file_write(f, (void *)base, size, -1) : file_read(f, (void *)base, size, -1);
+        if (n < 0)
+            return done ? done : n;
+        done += n;
+        if ((u64)n < size)
+            break;
+    }
+    return done;
+}
+long sys_readv(const long *a) { return vector(a, false); }
+long sys_writev(const long *a) { return vector(a, true); }
+
+long sys_openat(const long *a)
+{
+    char path[PATH_ROOM];
+    struct file *f = NULL;
+    long ret = path_arg(a[0], a[1], path);
+    if (ret)
+        return ret;
+    ret = fs_open(path, (int)a[2], (u32)a[3], &f);
+    return ret ? ret : file_install(f, 0, a[2] & O_CLOEXEC);
+}
+long sys_open(const long *a) { return sys_openat((long[]){AT_FDCWD, a[0], a[1], a[2]}); }
+long sys_close(const long *a) { return fd_close((int)a[0]); }
+
+static long stat_out(long ret, const struct stat_k *st, long to)
+{
+    if (ret)
+        return ret;
+    if (!user_write_ok((u64)to, sizeof *st))
+        return -EFAULT;
+    memcpy((void *)to, st, sizeof *st);
+    return 0;
+}
+
+static long stat_at(long dirfd, long path_at, long flags, struct stat_k *st)
+{
+    char path[PATH_ROOM];
+    if (flags & AT_EMPTY_PATH && (!path_at || (user_read_ok((u64)path_at, 1) && !*(char *)path_at))) {
+        if (dirfd == AT_FDCWD)
+            return fs_stat(fs_cwd(), true, st);
+        struct file *f = FILE_OR_BAD(dirfd);
+        return file_stat(f, st);
+    }
+    long ret = path_arg(dirfd, path_at, path);
+    return ret ? ret : fs_stat(path, !(flags & AT_SYMLINK_NOFOLLOW), st);
+}
+long sys_newfstatat(const long *a)
+{
+    struct stat_k st;
+    return stat_out(stat_at(a[0], a[1], a[3], &st), &st, a[2]);
+}
+long sys_stat(const long *a) { return sys_newfstatat((long[]){AT_FDCWD, a[0], a[1], 0}); }
+long sys_lstat(const long *a) { return sys_newfstatat((long[]){AT_FDCWD, a[0], a[1], AT_SYMLINK_NOFOLLOW}); }
+long sys_fstat(const long *a)
+{
+    struct stat_k st;
+    struct file *f = FILE_OR_BAD(a[0]);
+    return stat_out(file_stat(f, &st), &st, a[1]);
+}
+long sys_statx(const long *a)
+{
+    struct stat_k st;
+    long ret = stat_at(a[0], a[1], a[2], &st);
+    if (ret)
+        return ret;
+    if (!user_write_ok((u64)a[4], sizeof(struct statx)))
+        return -EFAULT;
+    struct statx *x = (void *)a[4];
+    memset(x, 0, sizeof *x);
+    x->stx_mask = STATX_BASIC_STATS;
+    x->stx_blksize = (u32)st.blksize;
+    x->stx_nlink = (u32)st.nlink;
+    x->stx_uid = st.uid;
+    x->stx_gid = st.gid;
+    x->stx_mode = (uint16_t)st.mode;
+    x->stx_ino = st.ino;
+    x->stx_size = (u64)st.size;
+    x->stx_blocks = (u64)st.blocks;
+    x->stx_atime.tv_sec = (long)st.atime;
+    x->stx_mtime.tv_sec = (long)st.mtime;
+    x->stx_mtime.tv_nsec = (u32)st.mtime_ns;
+    x->stx_ctime.tv_sec = (long)st.ctime;
+    x->stx_dev_minor = (u32)st.dev;
+    return 0;
+}
+long sys_faccessat(const long *a)
+{
+    struct stat_k st;
+    char path[PATH_ROOM];
+    long ret = stat_at(a[0], a[1], 0, &st);
+    if (ret)
+        return ret;
+    if (a[2] & 2) {
+        const struct boot_mount *m = !path_arg(a[0], a[1], path) ? mount_of(path, NULL) : NULL;
+        if (!m && strncmp(path, "/dev/", 5))
+            return -EROFS;
+    }
+    return a[2] & 1 && !(st.mode & 0111) ? -EACCES : 0;
+}
+long sys_access(const long *a) { return sys_faccessat((long[]){AT_FDCWD, a[0], a[1], 0}); }
+
+long sys_lseek(const long *a)
+{
+    struct file *f = FILE_OR_BAD(a[0]);
+    long base, size = 0;
+    if (f->type == FILE_HOST)
+        return f->socket ? -ESPIPE : host(__NR_lseek, f->host_fd, a[1], a[2]);
+    if (f->type == FILE_DIR) {
+        if (a[1] || a[2])
+            return -EINVAL;
+        f->offset = 0;
+        return 0;
+    }
+    if (!seekable(f))
+        return -ESPIPE;
+    if (f->type == FILE_PACK)
+        size = (long)f->entry->size;
+    else if (f->type == FILE_TMP)
+        size = (long)f->inode->size;
+    else if (f->type == FILE_BUFFER)
+        size = (long)f->buffer_size;
+    switch (a[2]) {
+    case 0: base = 0; break;
+    case 1: base = (long)f->offset; break;
+    case 2: base = size; break;
+    default: return -EINVAL;
+    }
+    long to;
+    if (__builtin_add_overflow(base, a[1], &to) || to < 0)
+        return -EINVAL;
+    return (long)(f->offset = (u64)to);
+}
+
+long sys_dup(const long *a)
+{
+    struct file *f = FILE_OR_BAD(a[0]);
+    f->refs++;
+    return file_install(f, 0, false);
+}
+long sys_dup3(const long *a)
+{
+    struct file *f = FILE_OR_BAD(a[0]);
+    if (a[0] == a[1])
+        return -EINVAL;
+    if (a[1] < 0 || a[1] >= FILES_MAX)
+        return -EBADF;
+    f->refs++;
+    return fd_replace((int)a[1], f, a[2] & O_CLOEXEC);
+}
+long sys_dup2(const long *a)
+{
+    (void)FILE_OR_BAD(a[0]);
+    return a[0] == a[1] ? a[1] : sys_dup3((long[]){a[0], a[1], 0});
+}
+
+long sys_fcntl(const long *a)
+{
+    struct file *f = FILE_OR_BAD(a[0]);
+    switch (a[1]) {
+    case F_DUPFD: case F_DUPFD_CLOEXEC:
+        if (a[2] < 0 || a[2] >= FILES_MAX)
+            return -EINVAL;
+        f->refs++;
+        return file_install(f, (int)a[2], a[1] == F_DUPFD_CLOEXEC);
+    case F_GETFD: return fd_cloexec((int)a[0], -1);
+    case F_SETFD: fd_cloexec((int)a[0], a[2] & 1); return 0;
+    case F_GETFL: return f->flags;
+    case F_SETFL:
+        f->flags = (f->flags & ~(u32)(O_APPEND | O_NONBLOCK)) | ((u32)a[2] & (O_APPEND | O_NONBLOCK));
+        if (f->type == FILE_HOST && f->host_fd > 2)
+            return host(__NR_fcntl, f->host_fd, F_SETFL, f->flags);
+        return 0;
+    case F_SETLK: case F_SETLKW: return 0;
+    case F_GETPIPE_SZ: return f->type == FILE_PIPE ? 65536 : -EBADF;
+    }
+    return -EINVAL;
+}
+
+long sys_ioctl(const long *a)
+{
+    struct file *f = FILE_OR_BAD(a[0]);
+    switch ((u32)a[1]) {
+    case FIOCLEX: fd_cloexec((int)a[0], 1); return 0;
+    case FIONCLEX: fd_cloexec((int)a[0], 0); return 0;
+    case FIONBIO:
+        if (!user_read_ok((u64)a[2], 4))
+            return -EFAULT;
+        f->flags = *(int *)a[2] ? f->flags | O_NONBLOCK : f->flags & ~(u32)O_NONBLOCK;
+        return f->type == FILE_HOST && f->host_fd > 2 ? host(__NR_fcntl, f->host_fd, F_SETFL, f->flags) : 0;
+    case FIONREAD: {
+        long n = -ENOTTY;
+        if (!user_write_ok((u64)a[2], 4))
+            return -EFAULT;
+        if (f->type == FILE_HOST && !(n = host(__NR_ioctl, f->host_fd, FIONREAD, host_data_address())))
+            *(int *)a[2] = *(volatile int *)ocall_data() & 0x7fffffff;
+        else if (f->type == FILE_PIPE && f->in) {
+            *(u32 *)a[2] = f->in->used;
+            n = 0;
+        }
+        return n;
+    }
+    case TCGETS: case TIOCGWINSZ: {
+        u64 size = a[1] == TCGETS ? 36 : 8;
+        if (f->type != FILE_HOST)
+            return -ENOTTY;
+        if (!user_write_ok((u64)a[2], size))
+            return -EFAULT;
+        long n = host(__NR_ioctl, f->host_fd, a[1], host_data_address());
+        if (!n)
+            memcpy((void *)a[2], ocall_data(), size);
+        return n > 0 ? -EIO : n;
+    }
+    }
+    return -ENOTTY;
+}
+
+long sys_fsync(const long *a)
+{
+    struct file *f = FILE_OR_BAD(a[0]);
+    return f->type == FILE_HOST ? host_wait(__NR_fsync, (u64)f->host_fd, 0, 0, 0, 0, 0, 0) : 0;
+}
+long sys_ftruncate(const long *a)
+{
+    struct file *f = FILE_OR_BAD(a[0]);
+    if (a[1] < 0 || !writable(f))
+        return -EINVAL;
+    if (f->type == FILE_HOST)
+        return host(__NR_ftruncate, f->host_fd, a[1]);
+    return f->type == FILE_TMP ? tmp_resize(f->inode, (u64)a[1]) : -EINVAL;
+}
+
+long sys_getcwd(const long *a)
+{
+    u64 n = strlen(fs_cwd()) + 1;
+    if (n > (u64)a[1])
+        return -ERANGE;
+    if (!user_write_ok((u64)a[0], n))
+        return -EFAULT;
+    memcpy((void *)a[0], fs_cwd(), n);
+    return (long)n;
+}
+long sys_chdir(const long *a)
+{
+    char path[PATH_ROOM];
+    struct stat_k st;
+    long ret = path_arg(AT_FDCWD, a[0], path);
+    if (!ret)
+        ret = fs_follow(path, true);
+    if (!ret)
+        ret = fs_stat(path, true, &st);
+    if (ret)
+        return ret;
+    if ((st.mode & S_IFMT) != S_IFDIR)
+        return -ENOTDIR;
+    fs_set_cwd(path);
+    return 0;
+}
+
+long sys_readlinkat(const long *a)
+{
+    char path[PATH_ROOM], target[PATH_ROOM];
+    long ret = path_arg(a[0], a[1], path);
+    if (ret)
+        return ret;
+    if (a[3] <= 0)
+        return -EINVAL;
+    ret = fs_readlink(path, target, sizeof target);
+    if (ret < 0)
+        return ret;
+    if (ret > a[3])
+        ret = a[3];
+    if (!user_write_ok((u64)a[2], (u64)ret))
+        return -EFAULT;
+    memcpy((void *)a[2], target, (u64)ret);
+    return ret;
+}
+long sys_readlink(const long *a) { return sys_readlinkat((long[]){AT_FDCWD, a[0], a[1], a[2]}); }
+
+/* ---- changing directories: temporary mounts, and allowed ones by the host ---- */
+static long host_at(long nr, const struct boot_mount *m, const char *rest, long arg)
+{
+    char name[PATH_ROOM];
+    long n = host_path(m, rest, name);
+    if (n < 0)
+        return n;
+    memcpy(ocall_data(), name, (u64)n + 1);
+    return host(nr, host_data_address(), arg);
+}
+
+long sys_mkdirat(const long *a)
+{
+    char path[PATH_ROOM];
+    const char *rest, *name = NULL;
+    struct inode *parent = NULL;
+    struct stat_k st;
+    long ret = path_arg(a[0], a[1], path);
+    if (!ret)
+        ret = fs_follow(path, false);
+    if (ret)
+        return ret;
+    const struct boot_mount *m = mount_of(path, &rest);
+    if (m && m->kind == BOOT_MOUNT_ALLOWED)
+        return host_at(__NR_mkdir, m, rest, a[2] & 0777);
+    if (!fs_stat(path, false, &st))
+        return -EEXIST;
+    if (!m)
+        return -EROFS;
+    if (tmp_find(path, NULL, &parent, &name) || !parent)
+        return -ENOENT;
+    return tmp_create(parent, name, S_IFDIR | ((u32)a[2] & 01777)) ? 0 : -ENOSPC;
+}
+long sys_mkdir(const long *a) { return sys_mkdirat((long[]){AT_FDCWD, a[0], a[1]}); }
+
+long sys_unlinkat(const long *a)
+{
+    char path[PATH_ROOM];
+    const char *rest;
+    bool is_mount;
+    struct stat_k st;
+    long ret = path_arg(a[0], a[1], path);
+    if (!ret)
+        ret = fs_follow(path, false);
+    if (ret)
+        return ret;
+    const struct boot_mount *m = mount_of(path, &rest);
+    if (m && m->kind == BOOT_MOUNT_ALLOWED)
+        return host_at(a[2] & AT_REMOVEDIR ? __NR_rmdir : __NR_unlink, m, rest, 0);
+    struct inode *i = m ? tmp_find(path, &is_mount, NULL, NULL) : NULL;
+    if (!i)
+        return fs_stat(path, false, &st) ? -ENOENT : -EROFS;
+    bool directory = (i->mode & S_IFMT) == S_IFDIR;
+    if (is_mount)
+        return -EBUSY;
+    if (a[2] & AT_REMOVEDIR ? !directory : directory)
+        return directory ? -EISDIR : -ENOTDIR;
+    if (i->children)
+        return -ENOTEMPTY;
+    tmp_remove(i);
+    return 0;
+}
+long sys_unlink(const long *a) { return sys_unlinkat((long[]){AT_FDCWD, a[0], 0}); }
+long sys_rmdir(const long *a) { return sys_unlinkat((long[]){AT_FDCWD, a[0], AT_REMOVEDIR}); }
+
+long sys_renameat(const long *a)
+{
+    char from[PATH_ROOM], to[PATH_ROOM], one[PATH_ROOM], two[PATH_ROOM];
+    const char *from_rest, *to_rest, *name = NULL;
+    struct inode *parent = NULL;
+    long ret = path_arg(a[0], a[1], from);
+    if (!ret)
+        ret = path_arg(a[2], a[3], to);
+    if (ret)
+        return ret;
+    const struct boot_mount *m = mount_of(from, &from_rest), *n = mount_of(to, &to_rest);
+    if (!m || !n)
+        return -EROFS;
+    if (m->kind != n->kind)
+        return -EXDEV;
+    if (m->kind == BOOT_MOUNT_ALLOWED) {
+        long x = host_path(m, from_rest, one), y = host_path(n, to_rest, two);
+        if (x < 0 || y < 0)
+            return -ENAMETOOLONG;
+        memcpy(ocall_data(), one, (u64)x + 1);
+        memcpy(ocall_data() + PATH_ROOM, two, (u64)y + 1);
+        return host(__NR_rename, host_data_address(), host_data_address() + PATH_ROOM);
+    }
+    struct inode *i = tmp_find(from, NULL, NULL, NULL), *old = tmp_find(to, NULL, &parent, &name);
+    if (!i || !parent || !i->parent)
+        return -ENOENT;
+    if (old == i)
+        return 0;
+    for (struct inode *up = parent; up; up = up->parent)
+        if (up == i)
+            return -EINVAL;
+    char *copy = kmalloc(strlen(name) + 1);
+    if (!copy)
+        return -ENOMEM;
+    memcpy(copy, name, strlen(name) + 1);
+    if (old) {
+        if (old->children) {
+            kfree(copy);
+            return -ENOTEMPTY;
+        }
+        tmp_remove(old);
+    }
+    tmp_detach(i);
+    kfree(i->name);
+    i->name = copy;
+    tmp_attach(i, parent);
+    return 0;
+}
+long sys_rename(const long *a) { return sys_renameat((long[]){AT_FDCWD, a[0], AT_FDCWD, a[1]}); }
+
+long sys_chmod(const long *a)
+{
+    char path[PATH_ROOM];
+    long ret = path_arg(AT_FDCWD, a[0], path);
+    if (ret)
+        return ret;
+    struct inode *i = tmp_find(path, NULL, NULL, NULL);
+    if (!i)
+        return -EROFS;
+    i->mode = (i->mode & S_IFMT) | ((u32)a[1] & 07777);
+    return 0;
+}
+
+/* ---- listing ---- */
+static bool memchr_ok(const u8 *p, u64 size)
+{
+    for (u64 i = 0; i < size; i++)
+        if (!p[i])
+            return true;
+    return false;
+}
+
+static bool name_add(struct file *f, const char *name, u32 length, u8 kind)
+{
+    if (!(f->name_count & (f->name_count + 1)) || !f->names) { /* 0, 1, 3, 7, ...: room for twice as many */
+        u32 room = 2 * f->name_count + 2;
+        f->names = krealloc(f->names, f->name_count * sizeof *f->names, room * sizeof *f->names);
+        f->kinds = krealloc(f->kinds, f->name_count, room);
+        if (!f->names || !f->kinds)
+            return false;
+    }
+    char *copy = kmalloc(length + 1);
+    if (!copy)
+        return false;
+    memcpy(copy, name, length);
+    f->kinds[f->name_count] = kind;
+    f->names[f->name_count++] = copy;
+    return true;
+}
+
+static long list(struct file *f)
+{
+    const struct pack_entry *e;
+    const char *name;
+    u32 index = 0, length;
+    u8 kind;
+    bool good = name_add(f, ".", 1, 4) && name_add(f, "..", 2, 4);
+    if (f->inode)
+        for (struct inode *i = f->inode->children; i && good; i = i->next)
+            good = name_add(f, i->name, (u32)strlen(i->name), (u8)(i->mode >> 12));
+    else {
+        while (good && pack_next_child(f->path, &index, &e, &name, &length))
+            good = name_add(f, name, length, e->kind == PACK_FILE ? 8 : e->kind == PACK_DIRECTORY ? 4 : 10);
+        for (u32 i = 0; good && node_child(f->path, i, &name, &kind); i++)
+            good = name_add(f, name, (u32)strlen(name), kind);
+    }
+    return good ? 0 : -ENOMEM;
+}
+
+long sys_getdents64(const long *a)
+{
+    struct file *f = FILE_OR_BAD(a[0]);
+    u64 done = 0, size = (u64)a[2];
+    if (f->type != FILE_DIR)
+        return -ENOTDIR;
+    if (!user_write_ok((u64)a[1], size))
+        return -EFAULT;
+    if (f->host_fd >= 0) {
+        size = min64(size, DATA_MAX);
+        long n = bounded(host(__NR_getdents64, f->host_fd, host_data_address(), size), size);
+        if (n > 0)
+            memcpy((void *)a[1], ocall_data(), (u64)n);
+        for (u64 at = 0; n > 0 && at < (u64)n;) { /* records must stay in the answer */
+            u64 record = *(uint16_t *)(a[1] + (long)at + 16);
+            if ((u64)n - at < 24 || record < 24 || record > (u64)n - at || !memchr_ok((u8 *)a[1] + at + 19, record - 19))
+                return -EIO;
+            at += record;
+        }
+        return n;
+    }
+    if (!f->offset && !f->name_count) {
+        long bad = list(f);
+        if (bad)
+            return bad;
+    }
+    for (; f->offset < f->name_count; f->offset++) {
+        const char *name = f->names[f->offset];
+        u64 record = (19 + strlen(name) + 1 + 7) & ~7ull;
+        if (done + record > size)
+            return done ? (long)done : -EINVAL;
+        u8 *to = (u8 *)a[1] + done;
+        memset(to, 0, record);
+        *(u64 *)to = f->offset + 1;
+        *(u64 *)(to + 8) = f->offset + 1;
+        *(uint16_t *)(to + 16) = (uint16_t)record;
+        to[18] = f->kinds[f->offset];
+        memcpy(to + 19, name, strlen(name));
+        done += record;
+    }
+    return (long)done;
+}
+
+/* ---- pipes ---- */
+static struct pipe *pipe_new(void)
+{
+    struct pipe *p = kmalloc(sizeof *p);
+    if (!p || !(p->data = (u8 *)kpages(65536)))
+        return NULL;
+    p->size = 65536;
+    p->readers = p->writers = 1;
+    return p;
+}
+static long pair_out(struct file *one, struct file *two, long to, bool cloexec)
+{
+    long x = file_install(one, 0, cloexec);
+    if (x < 0) {
+        file_drop(two);
+        return x;
+    }
+    long y = file_install(two, 0, cloexec);
+    if (y < 0) {
+        fd_close((int)x);
+        return y;
+    }
+    ((int *)to)[0] = (int)x;
+    ((int *)to)[1] = (int)y;
+    return 0;
+}
+long sys_pipe2(const long *a)
+{
+    if (!user_write_ok((u64)a[0], 8))
+        return -EFAULT;
+    if (a[1] & ~(long)(O_CLOEXEC | O_NONBLOCK))
+        return -EINVAL;
+    struct pipe *p = pipe_new();
+    struct file *in = file_new(FILE_PIPE, O_RDONLY | ((u32)a[1] & O_NONBLOCK)), *out = file_new(FILE_PIPE, O_WRONLY | ((u32)a[1] & O_NONBLOCK));
+    if (!p || !in || !out)
+        return -ENOMEM;
+    in->in = out->out = p;
+    return pair_out(in, out, a[0], a[1] & O_CLOEXEC);
+}
+long sys_pipe(const long *a) { return sys_pipe2((long[]){a[0], 0}); }
+
+long sys_socketpair(const long *a)
+{
+    if (!user_write_ok((u64)a[3], 8))
+        return -EFAULT;
+    if (a[0] != 1 || (a[1] & 0xf) != 1)
+        return -EOPNOTSUPP;
+    struct pipe *p = pipe_new(), *q = pipe_new();
+    u32 flags = O_RDWR | ((u32)a[1] & O_NONBLOCK);
+    struct file *one = file_new(FILE_PIPE, flags), *two = file_new(FILE_PIPE, flags);
+    if (!p || !q || !one || !two)
+        return -ENOMEM;
+    one->in = two->out = p;
+    one->out = two->in = q;
+    one->socket = two->socket = true;
+    return pair_out(one, two, a[3], a[1] & O_CLOEXEC);
+}
+
+long sys_statfs(const long *a)
+{
+    if (!user_write_ok((u64)a[1], 120))
+        return -EFAULT;
+    memset((void *)a[1], 0, 120);
+    u64 *w = (u64 *)a[1];
+    w[0] = 0x01021994;
+    w[1] = PAGE;
+    w[2] = boot()->heap_size / PAGE;
+    w[3] = w[4] = (boot()->heap_size - mm_used()) / PAGE;
+    w[8] = 255;
+    return 0;
+}

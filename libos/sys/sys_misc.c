@@ -1,0 +1,106 @@
+/* What a process asks about itself and the machine. */
+#include <asm/unistd.h>
+
+#include "libos.h"
+#include "sys.h"
+
+long sys_uname(const long *a)
+{
+    static const char *const fields[6] = {"Linux", "enclave", "6.1.0-strongroom", "#1 Strongroom LibOS", "x86_64", "(none)"};
+    if (!user_write_ok((u64)a[0], 6 * 65))
+        return -EFAULT;
+    memset((void *)a[0], 0, 6 * 65);
+    for (int i = 0; i < 6; i++)
+        memcpy((char *)a[0] + 65 * i, fields[i], strlen(fields[i]));
+    return 0;
+}
+long sys_prlimit64(const long *a)
+{
+    u64 limit = ~0ull;
+    if (a[0] != 0 && a[0] != PID)
+        return -ESRCH;
+    if (a[1] < 0 || a[1] > 15)
+        return -EINVAL;
+    if (a[1] == 3)
+        limit = mm_stack_size();
+    if (a[1] == 7)
+        limit = FILES_MAX;
+    if (a[1] == 9 || a[1] == 2)
+        limit = ~0ull;
+    if (a[1] == 4)
+        limit = 0; /* RLIMIT_CORE */
+    if (a[3]) {
+        if (!user_write_ok((u64)a[3], 16))
+            return -EFAULT;
+        ((u64 *)a[3])[0] = ((u64 *)a[3])[1] = limit;
+    }
+    return 0;
+}
+long sys_getrlimit(const long *a) { return sys_prlimit64((long[]){0, a[0], 0, a[1]}); }
+long sys_sysinfo(const long *a)
+{
+    if (!user_write_ok((u64)a[0], 112))
+        return -EFAULT;
+    u64 *w = (u64 *)a[0];
+    memset(w, 0, 112);
+    w[0] = now_ns(1) / 1000000000;
+    w[4] = boot()->heap_size;
+    w[5] = boot()->heap_size - mm_used();
+    ((uint16_t *)w)[40] = 1;
+    ((u32 *)w)[26] = 1;
+    return 0;
+}
+long sys_prctl(const long *a)
+{
+    struct thread *t = self();
+    if (a[0] == 15) {
+        char name[16] = {0};
+        long n = user_string((u64)a[1], name, 16);
+        if (n == -EFAULT)
+            return n;
+        name[15] = 0;
+        memcpy(t->name, name, 16);
+        return 0;
+    }
+    if (a[0] == 16) {
+        if (!user_write_ok((u64)a[1], 16))
+            return -EFAULT;
+        memcpy((void *)a[1], t->name, 16);
+        return 0;
+    }
+    return a[0] == 4 || a[0] == 36 || a[0] == 38 ? 0 : -EINVAL;
+}
+long sys_getrandom(const long *a)
+{
+    if (!user_write_ok((u64)a[0], (u64)a[1]))
+        return -EFAULT;
+    return random_bytes((void *)a[0], (u64)a[1]) ? a[1] : -EIO;
+}
+long sys_sched_yield(const long *a)
+{
+    (void)a;
+    return host_wait(__NR_sched_yield, 0, 0, 0, 0, 0, 0, 0) ? 0 : 0;
+}
+long sys_sched_getaffinity(const long *a)
+{
+    if ((u64)a[1] < 8 || a[1] & 7)
+        return -EINVAL;
+    if (!user_write_ok((u64)a[2], 8))
+        return -EFAULT;
+    u32 n = g_online_cpus < boot()->thread_count ? g_online_cpus : boot()->thread_count;
+    *(u64 *)a[2] = n >= 64 ? ~0ull : (1ull << n) - 1;
+    return 8;
+}
+long sys_getcpu(const long *a)
+{
+    for (int i = 0; i < 2; i++)
+        if (a[i]) {
+            if (!user_write_ok((u64)a[i], 4))
+                return -EFAULT;
+            *(u32 *)a[i] = 0;
+        }
+    return 0;
+}
+long sys_membarrier(const long *a) { (void)a; return -ENOSYS; }
+long sys_umask(const long *a) { (void)a; return 022; }
+long sys_wait4(const long *a) { (void)a; return -ECHILD; }

@@ -1,0 +1,370 @@
+/* Waiting for descriptors: poll, select, epoll, eventfd. Inside ones are looked at here, host ones asked of the host. */
+#include <asm/unistd.h>
+#include <linux/eventpoll.h>
+#include <linux/fcntl.h>
+#include <linux/poll.h>
+
+#include "libos.h"
+#include "sys.h"
+
+#define POLL_MOST 1024u
+#define ALWAYS (POLLERR | POLLHUP | POLLNVAL)
+
+void poll_wake(void)
+{
+    for (u32 i = 0; i < thread_count(); i++) {
+        struct thread *t = thread_at(i);
+        if (t->polling && t->state == THREAD_RUNNING && t != self())
+            unpark(t);
+    }
+}
+
+/* timeout in ns, -1 for ever. Fills got; count of ready ones, or -EINTR. */
+long poll_files(struct file **files, u32 *wanted, u32 *got, u32 count, long timeout_ns)
+{
+    u64 end = timeout_ns > 0 ? now_ns(1) + (u64)timeout_ns : 0;
+    long ret, left = timeout_ns;
+    self()->polling = true;
+    for (;;) {
+        u32 ready = 0, hosts = 0;
+        struct pollfd *p = (struct pollfd *)ocall_data();
+        for (u32 i = 0; i < count; i++) {
+            got[i] = 0;
+            if (!files[i])
+                continue;
+            u32 now = file_poll(files[i]);
+            if (now == ~0u) {
+                p[hosts++] = (struct pollfd){files[i]->host_fd, (short)wanted[i], 0};
+                continue;
+            }
+            got[i] = now & (wanted[i] | ALWAYS);
+            ready += got[i] != 0;
+        }
+        ret = 0;
+        if (hosts || !ready) {
+            if (!hosts && left == 0)
+                break;
+            ret = park(ready ? 0 : left, hosts);
+            if (ret == -EINTR && !ready)
+                break;
+            for (u32 i = 0, h = 0; i < count && ret > 0; i++)
+                if (files[i] && file_poll(files[i]) == ~0u && h < hosts) {
+                    got[i] = (u32)(uint16_t)((volatile struct pollfd *)p)[h++].revents & (wanted[i] | ALWAYS);
+                    ready += got[i] != 0;
+                }
+        }
+        ret = ready;
+        if (ready || left == 0)
+            break;
+        if (timeout_ns > 0) {
+            u64 now = now_ns(1);
+            left = now >= end ? 0 : (long)(end - now);
+        }
+    }
+    self()->polling = false;
+    return ret;
+}
+
+static long do_poll(u64 at, u64 count, long timeout_ns)
+{
+    if (count > POLL_MOST)
+        return -EINVAL;
+    if (!user_write_ok(at, count * sizeof(struct pollfd)))
+        return -EFAULT;
+    struct pollfd *p = (void *)at;
+    u64 size = count * (sizeof(struct file *) + 8);
+    struct file **files = kmalloc(size ? size : 1);
+    if (!files)
+        return -ENOMEM;
+    u32 *wanted = (u32 *)(files + count), *got = wanted + count, bad = 0;
+    for (u64 i = 0; i < count; i++) {
+        files[i] = p[i].fd < 0 ? NULL : file_get(p[i].fd);
+        wanted[i] = (uint16_t)p[i].events;
+        if (p[i].fd >= 0 && !files[i])
+            bad++;
+        if (files[i])
+            files[i]->refs++;
+    }
+    long ret = poll_files(files, wanted, got, (u32)count, bad ? 0 : timeout_ns);
+    for (u64 i = 0; i < count; i++) {
+        p[i].revents = ret < 0 ? 0 : (short)got[i];
+        if (p[i].fd >= 0 && !files[i])
+            p[i].revents = POLLNVAL;
+        if (files[i])
+            file_drop(files[i]);
+    }
+    kfree(files);
+    return ret < 0 ? ret : ret + bad;
+}
+long sys_poll(const long *a) { return do_poll((u64)a[0], (u32)a[1], (int)a[2] < 0 ? -1 : (long)(int)a[2] * 1000000); }
+static long masked(u64 mask_at, long (*f)(const long *), const long *a)
+{
+    struct thread *t = self();
+    u64 saved = t->mask;
+    if (mask_at) {
+        if (!user_read_ok(mask_at, 8))
+            return -EFAULT;
+        t->mask = *(u64 *)mask_at & ~((1ull << 8) | (1ull << 18));
+    }
+    long ret = f(a);
+    if (mask_at) {
+        if (ret == -EINTR) {
+            t->saved_mask = saved;
+            t->restore_mask = true;
+        } else
+            t->mask = saved;
+    }
+    return ret;
+}
+static long ppoll_inner(const long *a) { return do_poll((u64)a[0], (u32)a[1], a[2]); }
+long sys_ppoll(const long *a)
+{
+    long bad = 0, timeout = a[2] ? (long)timespec_ns((u64)a[2], &bad) : -1;
+    return bad ? bad : masked((u64)a[3], ppoll_inner, (long[]){a[0], a[1], timeout});
+}
+
+static long select_inner(const long *a)
+{
+    u32 n = (u32)a[0], count = 0;
+    u64 *sets[3] = {(u64 *)a[1], (u64 *)a[2], (u64 *)a[3]};
+    static const u32 want[3] = {POLLIN | POLLRDNORM, POLLOUT | POLLWRNORM, POLLPRI};
+    static const u32 yes[3] = {POLLIN | POLLRDNORM | POLLHUP | POLLERR, POLLOUT | POLLWRNORM | POLLERR, POLLPRI};
+    u64 words = (n + 63) / 64;
+    if (n > POLL_MOST)
+        return -EINVAL;
+    for (int s = 0; s < 3; s++)
+        if (sets[s] && !user_write_ok((u64)sets[s], words * 8))
+            return -EFAULT;
+    struct file **files = kmalloc((u64)n * (sizeof(struct file *) + 8) + 1);
+    if (!files)
+        return -ENOMEM;
+    u32 *wanted = (u32 *)(files + n), *got = wanted + n;
+    for (u32 i = 0; i < n; i++) {
+        for (int s = 0; s < 3; s++)
+            if (sets[s] && sets[s][i / 64] >> (i % 64) & 1)
+                wanted[i] |= want[s];
+        if (!wanted[i])
+            continue;
+        if (!(files[i] = file_get((int)i))) {
+            kfree(files);
+            return -EBADF;
+        }
+    }
+    for (u32 i = 0; i < n; i++)
+        if (files[i])
+            files[i]->refs++;
+    long ret = poll_files(files, wanted, got, n, a[4]);
+    for (int s = 0; s < 3 && ret >= 0; s++) {
+        if (!sets[s])
+            continue;
+        for (u32 i = 0; i < n; i++) {
+            u64 bit = 1ull << (i % 64);
+            if (sets[s][i / 64] & bit) {
+                if (got[i] & yes[s])
+                    count++;
+                else
+                    sets[s][i / 64] &= ~bit;
+            }
+        }
+    }
+    for (u32 i = 0; i < n; i++)
+        if (files[i])
+            file_drop(files[i]);
+    kfree(files);
+    return ret < 0 ? ret : (long)count;
+}
+long sys_pselect6(const long *a)
+{
+    long bad = 0, timeout = a[4] ? (long)timespec_ns((u64)a[4], &bad) : -1;
+    u64 mask = 0;
+    if (bad)
+        return bad;
+    if (a[5]) {
+        if (!user_read_ok((u64)a[5], 16))
+            return -EFAULT;
+        mask = *(u64 *)a[5];
+    }
+    return masked(mask, select_inner, (long[]){a[0], a[1], a[2], a[3], timeout});
+}
+long sys_select(const long *a)
+{
+    long timeout = -1;
+    if (a[4]) {
+        if (!user_read_ok((u64)a[4], 16))
+            return -EFAULT;
+        timeout = ((long *)a[4])[0] * 1000000000 + ((long *)a[4])[1] * 1000;
+        if (timeout < 0)
+            return -EINVAL;
+    }
+    return select_inner((long[]){a[0], a[1], a[2], a[3], timeout});
+}
+
+/* ---- eventfd ---- */
+long sys_eventfd2(const long *a)
+{
+    struct file *f = file_new(FILE_EVENT, O_RDWR | ((u32)a[1] & O_NONBLOCK));
+    if (!f)
+        return -ENOMEM;
+    f->count = (u32)a[0];
+    f->semaphore = a[1] & 1;
+    return file_install(f, 0, a[1] & O_CLOEXEC);
+}
+long sys_eventfd(const long *a) { return sys_eventfd2((long[]){a[0], 0}); }
+long event_read(struct file *f, void *to, u64 size)
+{
+    if (size < 8)
+        return -EINVAL;
+    while (!f->count) {
+        if (f->flags & O_NONBLOCK)
+            return -EAGAIN;
+        self()->polling = true;
+        f->refs++;
+        long ret = park(-1, 0);
+        self()->polling = false;
+        file_drop(f);
+        if (ret < 0)
+            return -ERESTARTSYS;
+    }
+    u64 n = f->semaphore ? 1 : f->count;
+    f->count -= n;
+    memcpy(to, &n, 8);
+    poll_wake();
+    return 8;
+}
+long event_write(struct file *f, const void *from, u64 size)
+{
+    u64 n;
+    if (size < 8)
+        return -EINVAL;
+    memcpy(&n, from, 8);
+    if (n == ~0ull)
+        return -EINVAL;
+    if (f->count + n < n || f->count + n == ~0ull)
+        return -EAGAIN;
+    f->count += n;
+    poll_wake();
+    return 8;
+}
+u32 event_poll(struct file *f) { return (f->count ? POLLIN : 0) | POLLOUT; }
+
+/* ---- epoll: a list of descriptors, looked at by poll's means ---- */
+struct event { u32 events; u64 data; } __attribute__((packed));
+long sys_epoll_create1(const long *a) { return file_install(file_new(FILE_EPOLL, O_RDWR), 0, a[0] & O_CLOEXEC); }
+long sys_epoll_create(const long *a) { (void)a; return sys_epoll_create1((long[]){0}); }
+
+long sys_epoll_ctl(const long *a)
+{
+    struct file *e = file_get((int)a[0]), *f = file_get((int)a[2]);
+    struct event event = {0, 0};
+    u32 i = 0;
+    if (!e || !f)
+        return -EBADF;
+    if (e->type != FILE_EPOLL || e == f)
+        return -EINVAL;
+    if (f->type == FILE_PACK || f->type == FILE_TMP || f->type == FILE_DIR)
+        return -EPERM;
+    if (a[1] != EPOLL_CTL_DEL) {
+        if (!user_read_ok((u64)a[3], sizeof event))
+            return -EFAULT;
+        memcpy(&event, (void *)a[3], sizeof event);
+    }
+    while (i < e->item_count && e->items[i].fd != (int)a[2])
+        i++;
+    switch (a[1]) {
+    case EPOLL_CTL_ADD:
+        if (i < e->item_count && e->items[i].file == f)
+            return -EEXIST;
+        if (i == e->item_room) {
+            struct epoll_item *items = krealloc(e->items, e->item_room * sizeof *items, (2 * e->item_room + 8) * sizeof *items);
+            if (!items)
+                return -ENOMEM;
+            e->items = items;
+            e->item_room = 2 * e->item_room + 8;
+        }
+        e->items[i] = (struct epoll_item){(int)a[2], event.events, event.data, f, 0};
+        e->item_count += i == e->item_count;
+        break;
+    case EPOLL_CTL_MOD:
+        if (i == e->item_count)
+            return -ENOENT;
+        e->items[i].events = event.events;
+        e->items[i].data = event.data;
+        break;
+    case EPOLL_CTL_DEL:
+        if (i == e->item_count)
+            return -ENOENT;
+        e->items[i] = e->items[--e->item_count];
+        break;
+    default:
+        return -EINVAL;
+    }
+    poll_wake();
+    return 0;
+}
+
+bool epoll_ready(struct file *e)
+{
+    for (u32 i = 0; i < e->item_count; i++) {
+        struct file *f = file_get(e->items[i].fd);
+        if (f && f == e->items[i].file && f->type != FILE_EPOLL) {
+            u32 now = file_poll(f);
+            if (now != ~0u && now & (e->items[i].events | ALWAYS))
+                return true;
+        }
+    }
+    return false;
+}
+
+static long epoll_inner(const long *a)
+{
+    struct file *e = file_get((int)a[0]);
+    long most = a[2];
+    if (!e)
+        return -EBADF;
+    if (e->type != FILE_EPOLL || most <= 0)
+        return -EINVAL;
+    if (!user_write_ok((u64)a[1], (u64)min64((u64)most, POLL_MOST) * sizeof(struct event)))
+        return -EFAULT;
+    u32 n = 0;
+    for (u32 i = 0; i < e->item_count;) /* closed ones leave the list */
+        if (file_get(e->items[i].fd) != e->items[i].file)
+            e->items[i] = e->items[--e->item_count];
+        else
+            i++;
+    u32 count = e->item_count;
+    struct file **files = kmalloc((u64)count * (sizeof(struct file *) + 16) + 1);
+    if (!files)
+        return -ENOMEM;
+    u64 *data = (u64 *)(files + count);
+    u32 *wanted = (u32 *)(data + 0), *got = wanted + count;
+    for (u32 i = 0; i < count; i++) {
+        files[i] = e->items[i].file;
+        wanted[i] = e->items[i].events & 0x3fff;
+        files[i]->refs++;
+    }
+    e->refs++;
+    long ret = poll_files(files, wanted, got, count, a[3]);
+    for (u32 i = 0; i < count && ret >= 0 && n < (u32)most && n < POLL_MOST; i++)
+        if (got[i])
+            for (u32 k = 0; k < e->item_count; k++)
+                if (e->items[k].file == files[i] && e->items[k].events) {
+                    struct event out = {got[i], e->items[k].data};
+                    memcpy((struct event *)a[1] + n++, &out, sizeof out);
+                    if (e->items[k].events & EPOLLONESHOT)
+                        e->items[k].events = 0;
+                    break;
+                }
+    for (u32 i = 0; i < count; i++)
+        file_drop(files[i]);
+    file_drop(e);
+    kfree(files);
+    return ret < 0 ? ret : (long)n;
+}
+long sys_epoll_wait(const long *a)
+{
+    return epoll_inner((long[]){a[0], a[1], (int)a[2], (int)a[3] < 0 ? -1 : (long)(int)a[3] * 1000000});
+}
+long sys_epoll_pwait(const long *a)
+{
+    return masked((u64)a[4], epoll_inner, (long[]){a[0], a[1], (int)a[2], (int)a[3] < 0 ? -1 : (long)(int)a[3] * 1000000});
+}

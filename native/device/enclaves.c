@@ -1,0 +1,168 @@
+/*
+ * The table of enclaves. The program's descriptor is the writing end of a pipe: it can be duplicated, passed
+ * and closed as it likes, is told apart by its inode, and when its last copy is closed our end sees it.
+ */
+#include "library.h"
+
+#include <asm/stat.h>
+#include <linux/poll.h>
+
+struct enclave *enclave_at(uint64_t address)
+{
+    uint32_t count = atomic_load(&g.enclave_count);
+    for (uint32_t i = 0; i < count; i++) {
+        struct enclave *e = g.enclave[i];
+        if (e && atomic_load(&e->live) && atomic_load(&e->flags) & ENCLAVE_CREATED && address - e->secs.base < e->secs.size)
+            return e;
+    }
+    return NULL;
+}
+
+struct enclave *enclave_of_fd(int fd)
+{
+    uint32_t count = atomic_load(&g.enclave_count);
+    struct stat st;
+    if (!count || sys(__NR_fstat, fd, &st))
+        return NULL;
+    for (uint32_t i = 0; i < count; i++)
+        if (g.enclave[i] && atomic_load(&g.enclave[i]->live) && g.enclave[i]->inode == st.st_ino &&
+            g.enclave[i]->device == st.st_dev)
+            return g.enclave[i];
+    return NULL;
+}
+
+/* Does the range meet a mapping that some enclave's program made of the device? */
+bool enclave_touches(uint64_t address, uint64_t size, struct enclave **found)
+{
+    for (uint32_t i = 0; i < atomic_load(&g.enclave_count); i++) {
+        struct enclave *e = g.enclave[i];
+        if (!e || !atomic_load(&e->live))
+            continue;
+        for (uint32_t v = 0; v < e->vma_count; v++)
+            if (e->vma[v].start < address + size && address < e->vma[v].end) {
+                *found = e;
+                return true;
+            }
+    }
+    return false;
+}
+
+/* Frees enclaves that no descriptor, mapping or thread holds. Caller holds g.memory_lock. */
+void enclave_sweep(void)
+{
+    for (uint32_t i = 0; i < atomic_load(&g.enclave_count); i++) {
+        struct enclave *e = g.enclave[i];
+        if (!e || !atomic_load(&e->live) || e->vma_count || atomic_load(&e->inside))
+            continue;
+        struct pollfd p = {.fd = e->watch_fd};
+        if (sys(__NR_poll, &p, 1, 0) != 1 || !(p.revents & POLLHUP))
+            continue;
+        if (atomic_load(&e->flags) & ENCLAVE_INITIALIZED) {
+            struct rpc_event_message event = {.enclave_id = e->id, .kind = RPC_EVENT_REMOVED};
+            rpc_call(RPC_EVENT, &event, sizeof event, NULL, 0);
+        }
+        atomic_store(&e->live, 0);
+        memory_release(e);
+        sys(__NR_close, e->watch_fd);
+    }
+}
+
+static long high_fd(int fd, int flags)
+{
+    long r = sys(__NR_fcntl, fd, flags, 700);
+    return r >= 0 ? r : sys(__NR_fcntl, fd, flags, 100);
+}
+
+/* open("/dev/sgx_enclave"): a descriptor for a new enclave, or -errno. */
+long enclave_open(int flags)
+{
+    int ends[2];
+    struct stat st;
+    struct enclave *e = NULL;
+    if (g.rpc_fd < 0)
+        return -ENODEV;
+    lock(&g.memory_lock);
+    enclave_sweep();
+    uint32_t slot = 0;
+    for (; slot < ENCLAVES_MAX; slot++)
+        if (!g.enclave[slot] || !atomic_load(&g.enclave[slot]->live))
+            break;
+    long ret = -ENOMEM;
+    if (slot == ENCLAVES_MAX)
+        goto out;
+    if (g.enclave[slot]) {
+        e = g.enclave[slot];
+        memset(e, 0, sizeof *e);
+    } else {
+        long p = sys(__NR_mmap, 0, sizeof *e, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if ((unsigned long)p >= -4095ul)
+            goto out;
+        e = (struct enclave *)p;
+    }
+    ret = sys(__NR_pipe2, ends, O_CLOEXEC);
+    if (ret)
+        goto out;
+    long watch = high_fd(ends[0], F_DUPFD_CLOEXEC);
+    sys(__NR_close, ends[0]);
+    long fd = watch < 0 ? watch : sys(__NR_fcntl, ends[1], flags & O_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
+    sys(__NR_close, ends[1]);
+    if (fd < 0) {
+        if (watch >= 0)
+            sys(__NR_close, watch);
+        ret = fd;
+        goto out;
+    }
+    sys(__NR_fstat, fd, &st);
+    e->watch_fd = (int32_t)watch;
+    e->device = st.st_dev;
+    e->inode = st.st_ino;
+    g.enclave[slot] = e;
+    atomic_store(&e->live, 1);
+    if (slot >= atomic_load(&g.enclave_count))
+        atomic_store(&g.enclave_count, slot + 1);
+    ret = fd;
+out:
+    unlock(&g.memory_lock);
+    return ret;
+}
+
+/* In a forked child: its enclaves' memory was not copied, so they are lost there. */
+void enclaves_forget(void)
+{
+    for (uint32_t i = 0; i < atomic_load(&g.enclave_count); i++)
+        if (g.enclave[i])
+            atomic_fetch_or(&g.enclave[i]->flags, ENCLAVE_LOST);
+}
+
+/* ---- /dev/sgx_provision: an empty memfd, told apart by its inode ---- */
+
+static uint64_t provision_device, provision_inode;
+static int32_t provision_fd = -1;
+
+long provision_open(int flags)
+{
+    struct stat st;
+    if (!(g.package.flags & RPC_HELLO_PROVISION))
+        return -EACCES;
+    lock(&g.memory_lock);
+    if (provision_fd < 0) {
+        long fd = sys(__NR_memfd_create, "sgx_provision", MFD_CLOEXEC);
+        if (fd >= 0) {
+            provision_fd = (int32_t)high_fd((int)fd, F_DUPFD_CLOEXEC);
+            sys(__NR_close, fd);
+        }
+        if (provision_fd >= 0 && !sys(__NR_fstat, provision_fd, &st)) {
+            provision_device = st.st_dev;
+            provision_inode = st.st_ino;
+        }
+    }
+    long ret = provision_fd < 0 ? -ENOMEM : sys(__NR_fcntl, provision_fd, flags & O_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
+    unlock(&g.memory_lock);
+    return ret;
+}
+
+bool provision_is(int fd)
+{
+    struct stat st;
+    return provision_fd >= 0 && !sys(__NR_fstat, fd, &st) && st.st_ino == provision_inode && st.st_dev == provision_device;
+}

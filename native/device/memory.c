@@ -1,0 +1,367 @@
+/*
+ * Backing of EPC pages. Each enclave has extents of shared memory: secret memory for pages that are never
+ * executed, a sealed memfd for those that are. The library keeps a view of its own of every page; the
+ * program's view in ELRANGE is a second mapping of the same memory (mremap with old size 0), with the
+ * smaller of what the program asked of the device and what the EPCM allows. Descriptors are closed before
+ * anything is written. Callers hold g.memory_lock, except for memory_page, memory_read and memory_write.
+ */
+#include "library.h"
+
+#define EXTENT_SIZE (2ull << 20)
+#define MAPPED(r) ((unsigned long)(r) < -4095ul)
+
+uint64_t memory_shared(uint64_t size, uint64_t at, bool want_secret, bool *secret)
+{
+    long fd = -ENOSYS, address;
+    int fixed = at ? MAP_FIXED : 0;
+    *secret = false;
+    uint64_t weight = at ? size : 2 * size; /* a thread's slot is mapped once, enclave pages twice */
+    if (want_secret && g.secret_memory && g.memlock_left >= weight) {
+        fd = sys(447 /* memfd_secret */, O_CLOEXEC);
+        if (fd >= 0) {
+            address = -1;
+            if (!sys(__NR_ftruncate, fd, size))
+                address = sys(__NR_mmap, at, size, PROT_READ | PROT_WRITE, MAP_SHARED | fixed, fd, 0);
+            sys(__NR_close, fd);
+            if (MAPPED(address)) {
+                *secret = true;
+                if (g.memlock_limited)
+                    g.memlock_left -= weight;
+                return (uint64_t)address;
+            }
+        }
+    }
+    fd = sys(__NR_memfd_create, "sgx-epc", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return 0;
+    address = -1;
+    if (!sys(__NR_ftruncate, fd, size))
+        address = sys(__NR_mmap, at, size, PROT_READ | PROT_WRITE, MAP_SHARED | fixed, fd, 0);
+    sys(__NR_fcntl, fd, 1033 /* F_ADD_SEALS */, 0x2 | 0x4 | 0x10 /* SHRINK GROW FUTURE_WRITE */);
+    sys(__NR_close, fd);
+    return MAPPED(address) ? (uint64_t)address : 0;
+}
+
+/* Takes pages off the VM's quota; -ENOMEM when it is used up. */
+long epc_charge(struct enclave *e, uint64_t pages)
+{
+    if (!g.epc)
+        return 0;
+    uint64_t used = atomic_load(&g.epc->used_pages);
+    do {
+        if (used + pages > g.epc->total_pages)
+            return -ENOMEM;
+    } while (!atomic_compare_exchange_weak(&g.epc->used_pages, &used, used + pages));
+    if (g.package.slot < EPC_SLOTS)
+        atomic_fetch_add(&g.epc->slot[g.package.slot].used, pages);
+    e->pages += pages;
+    return 0;
+}
+
+static void epc_return(struct enclave *e, uint64_t pages)
+{
+    if (!g.epc)
+        return;
+    atomic_fetch_sub(&g.epc->used_pages, pages);
+    if (g.package.slot < EPC_SLOTS)
+        atomic_fetch_sub(&g.epc->slot[g.package.slot].used, pages);
+    e->pages -= pages;
+}
+
+/* The share of a process's pages that had to do with ordinary memory is shown beside its EPC use. */
+static void ordinary_count(struct enclave *e, uint64_t pages)
+{
+    e->refused_secret += pages;
+    if (g.epc && g.package.slot < EPC_SLOTS)
+        atomic_fetch_add(&g.epc->slot[g.package.slot].ordinary, (uint32_t)pages);
+}
+
+void memory_hint(struct enclave *e, uint64_t pages, bool exec) { e->hint[exec] = pages; }
+
+/* A page of backing for `offset`, charged and entered in the EPCM; the library's view of it, or an error. */
+void *memory_add(struct enclave *e, uint64_t offset, uint64_t epcm_flags)
+{
+    bool exec = epcm_flags & EPCM_X, secret;
+    bool debug = e->secs.attributes & SGX_ATTR_DEBUG; /* open to gdb: ordinary memory */
+    struct extent *extent = exec ? &e->exec : &e->data;
+
+    if (epc_charge(e, 1))
+        return (void *)-(long)ENOMEM;
+    if (extent->used == extent->size) {
+        uint64_t size = e->hint[exec] * SGX_PAGE_SIZE;
+        if (size < EXTENT_SIZE && !g.memlock_limited)
+            size = EXTENT_SIZE;
+        if (size < 16 * SGX_PAGE_SIZE)
+            size = 16 * SGX_PAGE_SIZE;
+        uint64_t base = e->held_count < sizeof e->held / sizeof e->held[0] ? memory_shared(size, 0, !exec && !debug, &secret) : 0;
+        if (!base) {
+            epc_return(e, 1);
+            return (void *)-(long)ENOMEM;
+        }
+        sys(__NR_madvise, base, size, MADV_DONTFORK);
+        sys(__NR_madvise, base, size, MADV_DONTDUMP);
+        if (exec && e->hint[1] > 1) /* all of it will be filled: one call in place of a fault a page */
+            sys(__NR_madvise, base, e->hint[1] * SGX_PAGE_SIZE, 23 /* MADV_POPULATE_WRITE */);
+        if (!exec && !secret && !debug)
+            ordinary_count(e, size / SGX_PAGE_SIZE);
+        *extent = (struct extent){base, size, 0, exec};
+        e->held[e->held_count++] = *extent;
+    }
+    uint64_t view = extent->base + extent->used;
+    extent->used += SGX_PAGE_SIZE;
+    if (e->hint[exec])
+        e->hint[exec]--;
+    atomic_store(&e->epcm[offset / SGX_PAGE_SIZE], view | epcm_flags | EPCM_VALID | (exec ? EPCM_EXEC : 0));
+    return (void *)view;
+}
+
+/* After EINIT the executable pages are no longer written, by nobody. */
+void memory_seal(struct enclave *e)
+{
+    for (uint32_t i = 0; i < e->held_count; i++) {
+        if (!e->held[i].exec)
+            continue;
+        bool writable = false; /* a page that is writable and executable keeps its extent writable */
+        for (uint64_t p = 0; p < e->secs.size / SGX_PAGE_SIZE && !writable; p++) {
+            uint64_t entry = atomic_load(&e->epcm[p]), at = entry & EPCM_ADDRESS;
+            writable = (entry & EPCM_W) && at >= e->held[i].base && at < e->held[i].base + e->held[i].size;
+        }
+        if (!writable)
+            sys(__NR_mprotect, e->held[i].base, e->held[i].size, PROT_READ);
+    }
+}
+
+void memory_release(struct enclave *e)
+{
+    for (uint32_t i = 0; i < e->vma_count; i++)
+        sys(__NR_munmap, e->vma[i].start, e->vma[i].end - e->vma[i].start);
+    for (uint32_t i = 0; i < e->held_count; i++)
+        sys(__NR_munmap, e->held[i].base, e->held[i].size);
+    if (g.epc && g.package.slot < EPC_SLOTS)
+        atomic_fetch_sub(&g.epc->slot[g.package.slot].ordinary, (uint32_t)e->refused_secret);
+    if (e->epcm)
+        sys(__NR_munmap, e->epcm, e->secs.size / SGX_PAGE_SIZE * 8);
+    epc_return(e, e->pages);
+}
+
+/* ---- the library's view ---- */
+
+void *memory_page(struct enclave *e, uint64_t address, uint64_t need)
+{
+    uint64_t offset = address - e->secs.base;
+    if (offset >= e->secs.size || !e->epcm)
+        return NULL;
+    uint64_t entry = atomic_load(&e->epcm[offset / SGX_PAGE_SIZE]);
+    if ((entry & need) != need)
+        return NULL;
+    return (void *)(entry & EPCM_ADDRESS);
+}
+
+long memory_read(struct enclave *e, uint64_t address, void *to, size_t size)
+{
+    for (uint8_t *out = to; size;) {
+        uint64_t in_page = address & (SGX_PAGE_SIZE - 1), n = SGX_PAGE_SIZE - in_page;
+        uint8_t *page = memory_page(e, address, EPCM_VALID);
+        if (!page)
+            return -EFAULT;
+        if (n > size)
+            n = size;
+        memcpy(out, page + in_page, n);
+        out += n, address += n, size -= n;
+    }
+    return 0;
+}
+
+long memory_write(struct enclave *e, uint64_t address, const void *from, size_t size)
+{
+    for (const uint8_t *in = from; size;) {
+        uint64_t in_page = address & (SGX_PAGE_SIZE - 1), n = SGX_PAGE_SIZE - in_page;
+        uint8_t *page = memory_page(e, address, EPCM_VALID);
+        if (!page)
+            return -EFAULT;
+        if (n > size)
+            n = size;
+        memcpy(page + in_page, in, n);
+        in += n, address += n, size -= n;
+    }
+    return 0;
+}
+
+/* ---- the program's view ---- */
+
+static int page_prot(uint64_t entry, int prot)
+{
+    if (!(entry & EPCM_VALID) || entry & EPCM_TCS)
+        return 0;
+    return ((entry & EPCM_R ? PROT_READ : 0) | (entry & EPCM_W ? PROT_WRITE : 0) | (entry & EPCM_X ? PROT_EXEC : 0)) &
+           prot;
+}
+
+/* Calls `each` for every run of pages in [start, end) that one mapping call can serve. */
+static void for_runs(struct enclave *e, uint64_t start, uint64_t end, int prot, bool map)
+{
+    while (start < end) {
+        uint64_t entry = atomic_load(&e->epcm[(start - e->secs.base) / SGX_PAGE_SIZE]), at = start + SGX_PAGE_SIZE;
+        int effective = page_prot(entry, prot);
+        bool shown = (entry & EPCM_VALID) && !(entry & EPCM_TCS);
+        for (; at < end; at += SGX_PAGE_SIZE) {
+            uint64_t next = atomic_load(&e->epcm[(at - e->secs.base) / SGX_PAGE_SIZE]);
+            bool next_shown = (next & EPCM_VALID) && !(next & EPCM_TCS);
+            if (next_shown != shown || page_prot(next, prot) != effective)
+                break;
+            if (shown && (next & EPCM_ADDRESS) != (entry & EPCM_ADDRESS) + (at - start))
+                break;
+        }
+        if (shown) {
+            if (map) {
+                long r = sys(__NR_mremap, entry & EPCM_ADDRESS, 0, at - start, MREMAP_MAYMOVE | MREMAP_FIXED, start);
+                if (!MAPPED(r))
+                    fatal("no second view of enclave memory: is RLIMIT_MEMLOCK or vm.max_map_count too low?");
+                sys(__NR_madvise, start, at - start, MADV_DONTFORK);
+            }
+            sys(__NR_mprotect, start, at - start, effective);
+        }
+        start = at;
+    }
+}
+
+/* Makes pages just added visible where the program has mapped the device already. */
+void memory_show(struct enclave *e, uint64_t offset, uint64_t size)
+{
+    uint64_t start = e->secs.base + offset, end = start + size;
+    for (uint32_t i = 0; i < e->vma_count; i++) {
+        uint64_t from = e->vma[i].start > start ? e->vma[i].start : start;
+        uint64_t to = e->vma[i].end < end ? e->vma[i].end : end;
+        if (from < to)
+            for_runs(e, from, to, (int)e->vma[i].prot, true);
+    }
+}
+
+void memory_close(struct enclave *e)
+{
+    for (uint32_t i = 0; i < e->vma_count; i++)
+        sys(__NR_mprotect, e->vma[i].start, e->vma[i].end - e->vma[i].start, PROT_NONE);
+}
+
+void memory_open(struct enclave *e, bool remap)
+{
+    for (uint32_t i = 0; i < e->vma_count; i++)
+        for_runs(e, e->vma[i].start, e->vma[i].end, (int)e->vma[i].prot, remap);
+}
+
+/* PROT_ bits of the program's mapping of the device at `address`; 0 when there is none. */
+uint32_t memory_vma_prot(struct enclave *e, uint64_t address)
+{
+    for (uint32_t i = 0; i < e->vma_count; i++)
+        if (address >= e->vma[i].start && address < e->vma[i].end)
+            return e->vma[i].prot;
+    return 0;
+}
+
+/* Linux's sgx_encl_may_map: no more than each page's SECINFO allows. */
+static long may_map(struct enclave *e, uint64_t start, uint64_t end, int prot)
+{
+    uint32_t flags = atomic_load(&e->flags);
+    if (!(flags & ENCLAVE_CREATED))
+        return 0;
+    uint64_t base = e->secs.base, limit = base + e->secs.size;
+    if (start < base || end > limit) {
+        if (flags & ENCLAVE_INITIALIZED)
+            return -EACCES;
+        if (start < base)
+            start = base;
+        if (end > limit)
+            end = limit;
+    }
+    for (; prot && start < end; start += SGX_PAGE_SIZE) {
+        uint64_t entry = atomic_load(&e->epcm[(start - base) / SGX_PAGE_SIZE]);
+        if (!(entry & EPCM_VALID))
+            continue;
+        int most = entry & EPCM_TCS ? PROT_READ | PROT_WRITE : page_prot(entry, 7);
+        if (prot & ~most)
+            return -EACCES;
+    }
+    return 0;
+}
+
+/* Takes [start, end) out of the list of what the program mapped; splits at the borders. */
+static long vma_cut(struct enclave *e, uint64_t start, uint64_t end)
+{
+    for (uint32_t i = 0; i < e->vma_count; i++) {
+        struct enclave_vma *v = &e->vma[i];
+        if (v->end <= start || v->start >= end)
+            continue;
+        if (v->start < start && v->end > end) {
+            if (e->vma_count == VMAS_MAX)
+                return -ENOMEM;
+            e->vma[e->vma_count++] = (struct enclave_vma){end, v->end, v->prot};
+            v->end = start;
+        } else if (v->start < start) {
+            v->end = start;
+        } else if (v->end > end) {
+            v->start = end;
+        } else {
+            e->vma[i--] = e->vma[--e->vma_count];
+        }
+    }
+    return 0;
+}
+
+long memory_map(struct enclave *e, uint64_t address, uint64_t size, int prot)
+{
+    long ret = may_map(e, address, address + size, prot);
+    if (ret)
+        return ret;
+    ret = vma_cut(e, address, address + size);
+    if (ret || e->vma_count == VMAS_MAX)
+        return -ENOMEM;
+    ret = sys(__NR_mmap, address, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (!MAPPED(ret))
+        return ret;
+    sys(__NR_madvise, address, size, MADV_DONTFORK);
+    e->vma[e->vma_count++] = (struct enclave_vma){address, address + size, (uint32_t)prot};
+    if (atomic_load(&e->flags) & ENCLAVE_CREATED) {
+        uint64_t from = address > e->secs.base ? address : e->secs.base;
+        uint64_t limit = e->secs.base + e->secs.size;
+        uint64_t to = address + size < limit ? address + size : limit;
+        if (from < to)
+            for_runs(e, from, to, prot, true);
+    }
+    return (long)address;
+}
+
+/* mprotect of a range: the device's mappings as the EPCM allows, all else by the kernel. */
+long memory_protect(struct enclave *e, uint64_t address, uint64_t size, int prot)
+{
+    uint64_t end = address + size;
+    for (uint64_t at = address; at < end;) {
+        uint64_t stop = end;
+        struct enclave_vma *in = NULL;
+        for (uint32_t i = 0; i < e->vma_count; i++) {
+            if (e->vma[i].start <= at && e->vma[i].end > at)
+                in = &e->vma[i];
+            else if (e->vma[i].start > at && e->vma[i].start < stop)
+                stop = e->vma[i].start;
+        }
+        if (in && in->end < stop)
+            stop = in->end;
+        long ret;
+        if (!in) {
+            ret = sys(__NR_mprotect, at, stop - at, prot);
+        } else {
+            ret = may_map(e, at, stop, prot);
+            if (!ret && vma_cut(e, at, stop) == 0 && e->vma_count < VMAS_MAX) {
+                e->vma[e->vma_count++] = (struct enclave_vma){at, stop, (uint32_t)prot};
+                for_runs(e, at, stop, prot, false);
+            } else if (!ret) {
+                ret = -ENOMEM;
+            }
+        }
+        if (ret)
+            return ret;
+        at = stop;
+    }
+    return 0;
+}
+
+void memory_unmap(struct enclave *e, uint64_t address, uint64_t size) { vma_cut(e, address, address + size); }

@@ -1,0 +1,92 @@
+/*
+ * The idle enclave's pages are closed to the program: reads give ones and writes are lost (the abort page of
+ * SDM vol. 3D), or, with --tamper=disable, a write disables the enclave for good. Closing costs a protection
+ * change of all its mappings, so it has a budget: one part in BUDGET of the time, saved up to CREDIT ticks. Where
+ * exits come faster than that the pages stay open until the next exit that can be paid for. A DEBUG enclave
+ * stays open, for its debugger.
+ */
+#include "library.h"
+
+#define BUDGET 50
+#define CREDIT 50000000ull /* some 20 ms */
+#define CREDIT_START 5000000ull
+
+static uint64_t ticks(void) { return __builtin_ia32_rdtsc(); }
+
+/* After a thread entered: every page as it was mapped. Seen by every later entry before it runs. */
+void tamper_open(struct enclave *e)
+{
+    if (!atomic_load(&e->closed))
+        return;
+    lock(&g.memory_lock);
+    if (atomic_load(&e->closed)) {
+        uint64_t start = ticks();
+        memory_open(e, e->abort_pages != 0);
+        e->abort_pages = 0;
+        atomic_store(&e->closed, 0);
+        uint64_t cost = ticks() - start;
+        e->close_credit -= cost < e->close_credit ? cost : e->close_credit;
+        e->close_cost += cost;
+    }
+    unlock(&g.memory_lock);
+}
+
+/* After a thread left. An entering thread counts itself before it looks at `closed`, so one of the two sees the other. */
+void tamper_left(struct enclave *e)
+{
+    if (atomic_load(&e->inside) || atomic_load(&e->closed) || e->secs.attributes & SGX_ATTR_DEBUG)
+        return;
+    lock(&g.memory_lock);
+    uint64_t start = ticks();
+    e->close_credit += e->close_last ? (start - e->close_last) / BUDGET : CREDIT_START;
+    e->close_last = start;
+    if (e->close_credit > CREDIT)
+        e->close_credit = CREDIT;
+    if (e->close_credit < e->close_cost) {
+        unlock(&g.memory_lock);
+        return;
+    }
+    if (!atomic_exchange(&e->closed, 1)) {
+        if (atomic_load(&e->inside)) {
+            atomic_store(&e->closed, 0);
+        } else {
+            memory_close(e);
+            e->close_cost = ticks() - start;
+            e->close_credit -= e->close_cost < e->close_credit ? e->close_cost : e->close_credit;
+        }
+    }
+    unlock(&g.memory_lock);
+}
+
+/* A fault of untrusted code at `address`; true when it was an access to a closed enclave and is dealt with. */
+bool tamper_fault(uint64_t address, uint64_t error)
+{
+    struct enclave *e;
+    bool handled = false, disabled = false;
+    lock(&g.memory_lock);
+    if (!enclave_touches(page_down(address), SGX_PAGE_SIZE, &e) || !(atomic_load(&e->flags) & ENCLAVE_INITIALIZED))
+        goto out;
+    uint32_t prot = memory_vma_prot(e, address);
+    bool write = error & 2, fetch = error & 16;
+    if (fetch || !(prot & (write ? PROT_WRITE : PROT_READ)) || !memory_page(e, address, EPCM_VALID))
+        goto out;
+    handled = true;
+    if (!atomic_load(&e->closed))
+        goto out; /* opened meanwhile: the instruction runs again */
+    disabled = write && g.flags & INJECT_TAMPER_DISABLE && !(atomic_fetch_or(&e->flags, ENCLAVE_LOST) & ENCLAVE_LOST);
+    handled = sys(__NR_mmap, page_down(address), SGX_PAGE_SIZE, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == (long)page_down(address);
+    if (handled) {
+        memset((void *)page_down(address), 0xff, SGX_PAGE_SIZE);
+        if (!write)
+            sys(__NR_mprotect, page_down(address), SGX_PAGE_SIZE, PROT_READ);
+        e->abort_pages++;
+    }
+out:
+    unlock(&g.memory_lock);
+    if (disabled) {
+        struct rpc_event_message event = {.enclave_id = e->id, .kind = RPC_EVENT_TAMPERED};
+        rpc_call(RPC_EVENT, &event, sizeof event, NULL, 0);
+    }
+    return handled;
+}

@@ -1,0 +1,238 @@
+/*
+ * Inside of the machine library: what its files share. The library is freestanding (no libc, no TLS,
+ * no stack protector): its handlers start with the enclave's FS base.
+ *
+ * Locks, in this order: enclave ioctl flag (one ioctl at a time, as in Linux) > g.memory_lock (enclave
+ * table, mappings, thread slots) > g.rpc_lock. All code runs with every asynchronous signal blocked, so
+ * a lock's holder is never interrupted by a handler of the same thread.
+ */
+#ifndef STRONGROOM_LIBRARY_H
+#define STRONGROOM_LIBRARY_H
+
+#include <linux/types.h>
+#include <linux/signal.h>
+#include <asm/sgx.h>
+#include <asm/sigcontext.h>
+#include <asm/ucontext.h>
+#include <asm/unistd.h>
+#include <linux/fcntl.h>
+#include <linux/memfd.h>
+#include <linux/errno.h>
+#include <linux/mman.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "sgx_arch.h"
+#include "wire.h"
+
+#pragma GCC visibility push(hidden) /* extern too: nothing goes through a GOT */
+
+typedef struct ucontext ucontext_kernel;
+
+/* ---- freestanding helpers (device/support.c, processor/entry.S) ---- */
+static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
+{
+    register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = e;
+    register long r9 __asm__("r9") = f;
+    long ret;
+    __asm__ volatile("syscall" : "=a"(ret) : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return ret;
+}
+#define sys(n, ...) SYS_PICK(__VA_ARGS__, 0, 0, 0, 0, 0, 0)(n, __VA_ARGS__)
+#define SYS_PICK(a, b, c, d, e, f, ...) SYS_FILL
+#define SYS_FILL(n, ...) SYS_SIX(n, __VA_ARGS__, 0, 0, 0, 0, 0, 0)
+#define SYS_SIX(n, a, b, c, d, e, f, ...) \
+    sys6(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+
+void *memcpy(void *to, const void *from, size_t size);
+void *memset(void *to, int byte, size_t size);
+int memcmp(const void *a, const void *b, size_t size);
+/* Copies that survive a fault on either side; 0, or -EFAULT. */
+long copy_host(void *to, const void *from, size_t size);
+void lock(_Atomic uint32_t *word);
+void unlock(_Atomic uint32_t *word);
+/* One line to descriptor 2, then exit_group(125). For the library's own fatal errors only. */
+__attribute__((noreturn)) void fatal(const char *what);
+
+static inline uint64_t page_down(uint64_t a) { return a & ~(SGX_PAGE_SIZE - 1); }
+static inline uint64_t page_up(uint64_t a) { return page_down(a + SGX_PAGE_SIZE - 1); }
+static inline bool page_aligned(uint64_t a) { return (a & (SGX_PAGE_SIZE - 1)) == 0; }
+
+/* ---- measuring (processor/sha256.c, processor/measure.c) ---- */
+struct sha256 { uint32_t h[8]; uint64_t blocks; };
+void sha256_select(bool allow_shani);
+void sha256_start(struct sha256 *s);
+void sha256_blocks(struct sha256 *s, const void *data, size_t blocks);
+void sha256_finish(struct sha256 *s, uint8_t digest[32]);
+void measure_ecreate(struct sha256 *s, const struct sgx_secs *secs);
+void measure_eadd(struct sha256 *s, uint64_t offset, const struct sgx_secinfo *secinfo);
+void measure_eextend_page(struct sha256 *s, uint64_t offset, const void *page);
+
+/* ---- enclaves ---- */
+#define ENCLAVES_MAX 256
+#define EPCM_VALID   0x001ull
+#define EPCM_R       0x002ull
+#define EPCM_W       0x004ull
+#define EPCM_X       0x008ull
+#define EPCM_TCS     0x010ull
+#define EPCM_EXEC    0x020ull /* backed by the sealed executable memfd */
+#define EPCM_ADDRESS 0x0000fffffffff000ull /* the library's own view of the page */
+
+struct enclave_vma { uint64_t start, end; uint32_t prot; }; /* what the program mapped of the device */
+#define VMAS_MAX 8192
+
+struct extent { uint64_t base, size, used; bool exec; };
+
+enum enclave_flag { ENCLAVE_CREATED = 1, ENCLAVE_INITIALIZED = 2, ENCLAVE_LOST = 4, ENCLAVE_BROKEN = 8 };
+
+struct enclave {
+    _Atomic uint32_t live;         /* slot in use */
+    _Atomic uint32_t ioctl_busy;
+    _Atomic uint32_t flags;
+    _Atomic int32_t inside;        /* threads in enclave mode */
+    int32_t watch_fd;              /* our end of the pipe whose other end is the program's descriptor */
+    uint64_t device, inode;        /* identity of the program's descriptor */
+    uint64_t attributes_mask;
+    uint64_t id;                   /* the package's number for it */
+    struct sgx_secs secs;
+    struct sha256 measurement;
+    _Atomic uint64_t *epcm;        /* one word a page, sparse */
+    uint64_t pages;                /* EPC pages charged */
+    struct extent data, exec;      /* where the next pages of each kind go */
+    _Atomic uint32_t closed;       /* idle: the program's mappings are without rights (device/tamper.c) */
+    uint32_t abort_pages;          /* pages of ones that stand in the program's mappings meanwhile */
+    uint64_t close_last, close_cost, close_credit; /* time stamp counter */
+    uint64_t hint[2];              /* pages that the ioctl under way still brings: data, executable */
+    uint64_t refused_secret;       /* pages that got ordinary memory for lack of RLIMIT_MEMLOCK */
+    struct extent held[4096];      /* all extents, for the unmapping */
+    uint32_t held_count;
+    struct enclave_vma vma[VMAS_MAX];
+    uint32_t vma_count;
+};
+
+/* ---- threads ---- */
+#define THREAD_SLOT 0x10000ull
+#define THREADS_MAX 2048
+#define THREAD_MAGIC 0x5344485252545353ull
+struct thread {
+    uint64_t magic;
+    _Atomic uint32_t tid;    /* 0: free */
+    uint32_t inside;         /* in enclave mode */
+    struct enclave *enclave;
+    struct sgx_tcs *tcs;
+    uint64_t tcs_address;
+    uint64_t host_fs, host_gs;
+    uint64_t blocked_six, pending_six; /* virtual mask of the signals that are never really blocked */
+    uint64_t entry[18];      /* registers at the enclave's entry point, for the call by the vDSO (entry.S) */
+    stack_t stack;           /* the host's own alternate stack */
+    _Atomic int32_t deferred; /* an asynchronous signal that came while the library was at work */
+    siginfo_t deferred_info, pending_info;
+};
+_Static_assert(sizeof(struct thread) <= 4096, "struct thread fits its page");
+
+struct action { uint64_t handler, flags, restorer, mask; };
+
+struct global {
+    uint32_t flags, level;
+    int32_t rpc_fd;
+    uint32_t pid;
+    _Atomic uint32_t memory_lock, rpc_lock, signal_lock;
+    _Atomic uint32_t *fork_word;   /* in a page that a forked child sees as zero */
+    struct epc_shared *epc;
+    struct rpc_hello_reply package;
+    uint64_t xcr0;
+    uint32_t xstate_offset[64], xstate_size[64];
+    _Atomic uint32_t production; /* an enclave that is not DEBUG was initialised */
+    uint64_t memlock_left;       /* bytes of secret memory that RLIMIT_MEMLOCK still allows; under memory_lock */
+    bool fsgsbase, secret_memory, memlock_limited;
+    struct action action[65];
+    struct enclave *enclave[ENCLAVES_MAX];
+    _Atomic uint32_t enclave_count;
+};
+extern struct global g;
+
+long epc_charge(struct enclave *e, uint64_t pages);
+/* device/memory.c: an enclave's pages. Lengths are bytes, offsets from the enclave's base. */
+void *memory_add(struct enclave *e, uint64_t offset, uint64_t epcm_flags);
+void memory_hint(struct enclave *e, uint64_t pages, bool exec);
+void memory_seal(struct enclave *e);
+void memory_release(struct enclave *e);
+long memory_map(struct enclave *e, uint64_t address, uint64_t size, int prot);
+long memory_protect(struct enclave *e, uint64_t address, uint64_t size, int prot);
+void memory_unmap(struct enclave *e, uint64_t address, uint64_t size);
+void memory_show(struct enclave *e, uint64_t offset, uint64_t size);
+/* Shared memory of `size` bytes, secret where possible, its descriptor already closed; 0 when refused. */
+uint64_t memory_shared(uint64_t size, uint64_t at, bool want_secret, bool *secret);
+/* The library's own view of a page with at least these EPCM flags; 0 when there is none. */
+void *memory_page(struct enclave *e, uint64_t address, uint64_t need);
+long memory_read(struct enclave *e, uint64_t address, void *to, size_t size);
+long memory_write(struct enclave *e, uint64_t address, const void *from, size_t size);
+
+void memory_close(struct enclave *e);
+void memory_open(struct enclave *e, bool remap);
+uint32_t memory_vma_prot(struct enclave *e, uint64_t address);
+/* device/tamper.c */
+void tamper_open(struct enclave *e);
+void tamper_left(struct enclave *e);
+bool tamper_fault(uint64_t address, uint64_t error);
+/* device/enclaves.c */
+struct enclave *enclave_at(uint64_t address);
+struct enclave *enclave_of_fd(int fd);
+bool enclave_touches(uint64_t address, uint64_t size, struct enclave **found);
+long enclave_open(int flags);
+void enclave_sweep(void);
+long provision_open(int flags);
+bool provision_is(int fd);
+void enclaves_forget(void);
+/* device/ioctl.c */
+long device_ioctl(int fd, uint32_t command, void *argument);
+/* device/filter.c */
+void filter_install(void);
+void filter_cover(uint64_t base, uint64_t size);
+/* device/syscalls.c */
+void syscall_trapped(struct thread *t, siginfo_t *info, ucontext_kernel *uc);
+/* device/signals.c */
+void signals_start(void);
+long signal_action(int number, const struct action *act, struct action *old, size_t size);
+void signal_deliver(struct thread *t, int number, siginfo_t *info, ucontext_kernel *uc);
+void host_exception(struct thread *t, ucontext_kernel *uc, int vector, uint32_t error, uint64_t address,
+                    siginfo_t *info);
+void signal_entry(int number, siginfo_t *info, ucontext_kernel *uc);
+/* device/threads.c */
+struct thread *thread_here(void);
+struct thread *thread_find(uint32_t tid);
+/* The alternate stack of a thread, as the kernel is told of it. */
+void thread_stack(struct thread *t, stack_t *stack);
+struct thread *thread_ensure(ucontext_kernel *uc, bool *on_stack);
+/* The calling thread is about to exit on the stack in its slot. */
+void thread_leave(struct thread *t);
+void threads_forget(void);
+/* device/rpc.c: status of the reply, or RPC_STATUS_ERRNO | errno. */
+uint32_t rpc_call(uint16_t op, const void *request, uint32_t size, void *reply, uint32_t reply_size);
+/* device/fork.c */
+bool fork_check(void);
+
+/* processor/ */
+void enclu_inside(struct thread *t, ucontext_kernel *uc);
+void enclu_outside(struct thread *t, ucontext_kernel *uc);
+uint64_t *enter_by_call(uint64_t *registers);
+void enter_complete(struct thread *t, ucontext_kernel *uc);
+struct exit_event { int vector; uint32_t error; uint64_t address; };
+/* Asynchronous exit; event is NULL for an interrupt. */
+void aex(struct thread *t, ucontext_kernel *uc, const struct exit_event *event);
+uint64_t xstate_mask_size(uint64_t xfrm);
+void base_read(uint64_t *fs, uint64_t *gs);
+void base_write(uint64_t fs, uint64_t gs);
+
+void library_init(const struct inject_block *block);
+
+/* asm symbols */
+extern char copy_host_begin[], copy_host_end[], copy_host_fault[];
+extern char vdso_image[], vdso_image_end[];
+extern char enter_call[], enter_call_end[];
+extern char signal_stub[], signal_restore[];
+
+#pragma GCC visibility pop
+#endif

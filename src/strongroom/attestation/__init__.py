@@ -1,0 +1,1 @@
+"""Quotes, collateral and their verification; needs no C part and no VM."""

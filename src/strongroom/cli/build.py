@@ -1,0 +1,96 @@
+"""``strongroom build [DIR]``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from strongroom.cli._output import Json, console, print_json
+from strongroom.errors import StrongroomError
+
+if TYPE_CHECKING:
+    from strongroom.image.build import BuildResult
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+
+    @app.command(
+        epilog="Examples: `strongroom build` · `strongroom build examples/records --key file:release.pem`"
+    )
+    def build(
+        directory: Annotated[
+            Path, typer.Argument(metavar="DIR", help="The project: a folder with enclave.toml.")
+        ] = Path(),
+        out: Annotated[Path | None, typer.Option(help="Where the image goes; DIR/build by default.")] = None,
+        key: Annotated[
+            str | None, typer.Option(help="Signing key, file:PATH (RSA-3072, exponent 3); yours by default.")
+        ] = None,
+        python: Annotated[
+            str | None, typer.Option(help="The CPython that goes inside, with its packages.")
+        ] = None,
+        as_json: Json = False,
+    ) -> None:
+        """Build and sign an enclave image. The same input gives the same MRENCLAVE."""
+        make = builder()
+        if as_json:
+            result = make(directory, out, key=key, python=python)
+            print_json(asdict(result) | {"vm_sizes": fitting(result.epc_size)})
+            return
+        screen = console(stderr=True)
+        if screen.is_terminal:
+            with screen.status("reading enclave.toml") as status:
+                result = make(directory, out, status.update, key=key, python=python)
+        else:
+            result = make(directory, out, key=key, python=python)
+        _print(result)
+
+
+def builder() -> Callable[..., BuildResult]:
+    """The function that builds. Raises StrongroomError where the libraries for it are not installed."""
+    try:
+        from strongroom.image.build import build
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("capstone", "elftools", "packaging"):
+            raise
+        raise StrongroomError(
+            f"building needs {error.name}, which is not installed", "run `pip install 'strongroom[build]'`"
+        ) from error
+    return build
+
+
+def fitting(epc_size: int) -> list[str]:
+    """Names of the VM sizes whose EPC holds an enclave of ``epc_size`` bytes and its SECS page without paging."""
+    from strongroom.vm.sizes import CATALOGUE
+
+    return [size.name for size in CATALOGUE if epc_size + 4096 <= size.epc_mib << 20]
+
+
+def _print(result: BuildResult) -> None:
+    from strongroom.vm.sizes import CATALOGUE
+
+    sizes = fitting(result.epc_size)
+    typer.echo(f"MRENCLAVE  {result.mrenclave.hex()}")
+    typer.echo(f"MRSIGNER   {result.mrsigner.hex()}")
+    typer.echo(f"measured   {_mib(result.measured_size)} MiB, and {result.file_count} files by their hashes")
+    typer.echo(f"EPC        {_mib(result.epc_size)} MiB")
+    if not sizes:
+        typer.echo(
+            f"VM sizes   none holds it without paging; the largest has {max(s.epc_mib for s in CATALOGUE)} MiB"
+        )
+    elif len(sizes) == len(CATALOGUE):
+        typer.echo("VM sizes   every size holds it without paging")
+    else:
+        small = [size.name for size in CATALOGUE if size.name not in sizes]
+        typer.echo(f"VM sizes   {sizes[0]} and larger hold it without paging; {', '.join(small)} would page")
+    for note in result.notes:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(f"image      {result.directory}")
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f}"

@@ -1,0 +1,33 @@
+"""``strongroom measure FILE``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from strongroom.cli._output import Json, print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+
+    @app.command()
+    def measure(
+        file: Annotated[Path, typer.Argument(help="An SGXS stream, a signed .so, or a project.")],
+        as_json: Json = False,
+    ) -> None:
+        """Print the MRENCLAVE of an enclave file, computed from its content.
+
+        Ends with status 1 where a signature that comes with it is over another measurement.
+        """
+        from strongroom.image.measure import measure as measure_path
+
+        found = measure_path(file)
+        if as_json:
+            print_json(asdict(found))
+        else:
+            typer.echo(found.mrenclave.hex())
+        found.check_signed()

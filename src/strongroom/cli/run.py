@@ -1,0 +1,44 @@
+"""``strongroom run``: an enclave image in a VM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from strongroom.errors import StrongroomError
+
+
+def register(app: typer.Typer) -> None:
+    @app.command(
+        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+        epilog="Examples: `strongroom run hello` · `strongroom run --vm clinic records -- --verbose`",
+    )
+    def run(
+        directory: Annotated[
+            Path, typer.Argument(help="The enclave's project, built before.", metavar="DIR")
+        ],
+        arguments: Annotated[
+            list[str] | None, typer.Argument(help="For the program.", metavar="-- ARGS")
+        ] = None,
+        vm: Annotated[str, typer.Option("--vm", help="The VM to run in.")] = "default",
+        level: Annotated[
+            str | None, typer.Option("--level", help="Force sealed, separated or faithful.")
+        ] = None,
+        json: Annotated[
+            bool, typer.Option("--json", help="Print the line on standard error as JSON.")
+        ] = False,
+    ) -> int:
+        """Run an enclave in a VM; its exit status is the program's (125: ours, 128+n: a signal)."""
+        from strongroom.cli._output import complain
+        from strongroom.machine import launch
+
+        given = list(arguments or [])
+        if given[:1] == ["--"]:
+            del given[0]
+        try:
+            return launch.run(vm, directory, given, forced=level, as_json=json)
+        except StrongroomError as error:
+            complain(str(error))
+            return launch.FAILED

@@ -1,0 +1,224 @@
+"""``strongroom vm``: virtual machines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from strongroom.cli._output import Json
+
+if TYPE_CHECKING:
+    from strongroom.vm.lifecycle import Machines
+    from strongroom.vm.records import Vm
+
+Name = Annotated[str, typer.Argument(help="The VM's name.")]
+Force = Annotated[bool, typer.Option("--force", help="End the programs that run in it.")]
+
+
+def _machines() -> Machines:
+    from strongroom import paths
+    from strongroom.machine import client
+    from strongroom.vm.lifecycle import Machines
+    from strongroom.vm.manufacture import Fuses
+    from strongroom.vm.records import Records
+
+    def release(vm: Vm) -> None:
+        try:
+            client.ask("vm_stop", {"id": vm.id}, start=False)
+        except client.NoDaemon:
+            pass
+
+    home = paths.ensure_home()
+    return Machines(Records(home), Fuses(home), release)
+
+
+def _usage() -> dict[str, Any]:
+    """EPC in use by VM, as the daemon counts it; nothing runs where no daemon runs."""
+    from strongroom.machine import client
+
+    try:
+        answer = client.ask("usage", start=False).get("vms", {})
+    except client.NoDaemon:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _facts(vm: Vm, usage: dict[str, Any]) -> dict[str, Any]:
+    from strongroom.vm import sizes
+
+    size = sizes.find(vm.size)
+    own = usage.get(vm.name, {})
+    return {
+        "name": vm.name,
+        "state": str(vm.state),
+        "size": size.name,
+        "vcpus": size.vcpus,
+        "memory_gib": size.memory_gib,
+        "sgx": 2 if size.sgx2 else 1,
+        "epc_mib": size.epc_mib,
+        "epc_used_mib": round(own.get("epc_used_pages", 0) / 256, 1),
+        "programs": own.get("runs", 0),
+        "created": vm.created.isoformat(timespec="seconds"),
+        "folder": str(vm.folder),
+    }
+
+
+def _told(vm: Vm, done: str, json: bool) -> None:
+    from strongroom.cli._output import print_json
+
+    facts = _facts(vm, {})
+    if json:
+        print_json(facts)
+    else:
+        typer.echo(f"{vm.name}: {done} ({vm.size}, {facts['epc_mib']} MiB EPC, {vm.state})")
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    from rich.table import Table
+
+    from strongroom.cli._output import console
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[place], int | float) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*("-" if cell is None else str(cell) for cell in row))
+    console().print(table)
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(
+        help="Virtual machines: each has a size, a processor package of its own, EPC, a disk.",
+        no_args_is_help=True,
+        epilog="Example: `strongroom vm create clinic --size Standard_DC4s_v2`",
+    )
+    app.add_typer(group, name="vm")
+    _register_looking(group)
+    _register_changing(group)
+
+    @group.command(
+        "exec",
+        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+        epilog="Example: `strongroom vm exec clinic -- ps ax`",
+    )
+    def exec_(
+        name: Name,
+        program: Annotated[list[str], typer.Argument(metavar="-- PROGRAM…", help="The program.")],
+    ) -> int:
+        """Run a program in a VM; its exit status is the program's (125: ours, 128+n: a signal)."""
+        from strongroom.cli._exec import run_and_pass_status
+
+        return run_and_pass_status(name, program, tamper=None)
+
+
+def _register_looking(group: typer.Typer) -> None:
+    @group.command(epilog="Example: `strongroom vm sizes --family DCSv2`")
+    def sizes(
+        family: Annotated[str, typer.Option("--family", help="Only families with this in their name.")] = "",
+        json: Json = False,
+    ) -> None:
+        """The catalogue of sizes."""
+        from dataclasses import asdict
+
+        from strongroom.cli._output import print_json
+        from strongroom.vm.sizes import CATALOGUE
+
+        chosen = [size for size in CATALOGUE if family.lower() in size.family.lower()]
+        if json:
+            print_json([asdict(size) for size in chosen])
+            return
+        columns = ("size", "vCPU", "GiB", "EPC MiB", "SGX", "temp GiB", "disks", "IOPS", "MB/s", "NICs")
+        rows: list[tuple[Any, ...]] = [
+            (
+                s.name,
+                s.vcpus,
+                s.memory_gib,
+                s.epc_mib,
+                1 + s.sgx2,
+                s.temp_gib,
+                s.data_disks,
+                s.iops,
+                s.mbps,
+                s.nics,
+            )
+            for s in chosen
+        ]
+        _table(columns, rows)
+
+    @group.command("list", epilog="Example: `strongroom vm list --json`")
+    def list_(json: Json = False) -> None:
+        """Every VM, with the EPC in use."""
+        from strongroom.cli._output import print_json
+
+        usage = _usage()
+        facts = [_facts(vm, usage) for vm in _machines().records.all()]
+        if json:
+            print_json(facts)
+        elif not facts:
+            typer.echo("no VMs; `strongroom vm create NAME` makes one, `strongroom run` makes `default`")
+        else:
+            rows: list[tuple[Any, ...]] = [
+                (f["name"], f["state"], f["size"], f"{f['epc_used_mib']} of {f['epc_mib']}", f["programs"])
+                for f in facts
+            ]
+            _table(("name", "state", "size", "EPC MiB used", "programs"), rows)
+
+    @group.command(epilog="Example: `strongroom vm show clinic`")
+    def show(name: Name, json: Json = False) -> None:
+        """All about one VM."""
+        from strongroom.cli._output import print_json
+
+        facts = _facts(_machines().records.get(name), _usage())
+        if json:
+            print_json(facts)
+            return
+        for key, value in facts.items():
+            typer.echo(f"{key.replace('_', ' '):<13} {value}")
+
+
+def _register_changing(group: typer.Typer) -> None:
+    @group.command(epilog="Example: `strongroom vm create clinic --size Standard_DC2s_v2`")
+    def create(
+        name: Name,
+        size: Annotated[str, typer.Option("--size", help="See `vm sizes`.")] = "Standard_DC2s_v2",
+        json: Json = False,
+    ) -> None:
+        """Make a VM; it runs at once."""
+        _told(_machines().create(name, size), "created", json)
+
+    @group.command(epilog="Example: `strongroom vm start clinic`")
+    def start(name: Name, json: Json = False) -> None:
+        """Start a stopped VM."""
+        _told(_machines().start(name), "started", json)
+
+    @group.command(epilog="Example: `strongroom vm stop clinic`")
+    def stop(name: Name, json: Json = False) -> None:
+        """Stop a VM; ends the programs that run in it."""
+        _told(_machines().stop(name), "stopped", json)
+
+    @group.command(epilog="Example: `strongroom vm restart clinic`")
+    def restart(name: Name, json: Json = False) -> None:
+        """Stop and start; the fuses and the disk stay."""
+        _told(_machines().restart(name), "restarted", json)
+
+    @group.command(epilog="Example: `strongroom vm resize clinic Standard_DC4s_v2`")
+    def resize(
+        name: Name,
+        size: Annotated[str, typer.Argument(help="Another size of the same family.")],
+        json: Json = False,
+    ) -> None:
+        """Give a VM another size of its family."""
+        _told(_machines().resize(name, size), "resized", json)
+
+    @group.command(epilog="Example: `strongroom vm delete clinic`")
+    def delete(name: Name, force: Force = False, json: Json = False) -> None:
+        """Remove a VM and all that is in it: fuses, disk, sealed keys."""
+        from strongroom.cli._output import print_json
+
+        _machines().delete(name, force=force)
+        if json:
+            print_json({"name": name, "deleted": True})
+        else:
+            typer.echo(f"{name}: deleted")

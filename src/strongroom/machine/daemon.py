@@ -1,0 +1,181 @@
+"""The per-user daemon's frame: one socket, one thread a client, a handshake, an end when idle.
+
+What it can do is given to it as a table of operations (``strongroom.vm.host`` fills it): this file knows sockets only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from strongroom.errors import StrongroomError
+from strongroom.machine import protocol
+from strongroom.machine.protocol import Message
+
+MAX_CLIENTS = 128
+HELLO_SECONDS = 5.0
+LOOK_SECONDS = 5.0
+# Operations that a client of another version may ask for, so that it can end an old daemon.
+ANY_VERSION = frozenset({"status", "stop"})
+log = logging.getLogger("strongroom.daemon")
+
+# (client's socket, request, its descriptors) -> None; replies by protocol.send. Descriptors are closed afterwards.
+Operation = Callable[[socket.socket, Message, list[int]], None]
+
+
+class AlreadyRunning(StrongroomError):
+    """Another daemon serves this STRONGROOM_HOME."""
+
+
+class Server:
+    """Listens on ``directory/daemon.sock``. One at a time, by a lock on ``directory/daemon.lock``."""
+
+    def __init__(self, directory: Path, version: str, idle_seconds: float) -> None:
+        self._path = directory / protocol.SOCKET_NAME
+        self._version = version
+        self._operations: dict[str, Operation] = {}
+        self._idle_seconds = idle_seconds
+        self._clients = 0
+        self._last_use = time.monotonic()
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._guard = os.open(directory / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._guard)
+            raise AlreadyRunning("a daemon runs already", "see `strongroom daemon status`") from error
+        self._path.unlink(missing_ok=True)  # a killed daemon's
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        before = os.umask(0o177)
+        try:
+            self._listener.bind(os.fspath(self._path))
+        finally:
+            os.umask(before)
+        self._listener.listen(MAX_CLIENTS)
+        self._inode = os.stat(self._path).st_ino
+
+    def offer(self, operations: Mapping[str, Operation]) -> None:
+        """What clients may ask for."""
+        self._operations.update(operations)
+
+    def serve(self) -> None:
+        """Serve until stopped or idle. Removes the socket."""
+        try:
+            while not self._ending.is_set():
+                with self._lock:
+                    idle = time.monotonic() - self._last_use if self._clients == 0 else 0.0
+                if idle >= self._idle_seconds or self._displaced():
+                    return
+                wait = min(LOOK_SECONDS, max(0.05, self._idle_seconds - idle))
+                ready = select.select([self._listener.fileno(), self._wake_read], [], [], wait)[0]
+                if self._listener.fileno() in ready and not self._ending.is_set():
+                    self._accept()
+        finally:
+            self._ending.set()
+            # Unlinked before closed: a client either connects to a listener or finds nothing and starts anew.
+            if not self._displaced():
+                self._path.unlink(missing_ok=True)
+            self._listener.close()
+
+    def stop(self) -> None:
+        """End serve() soon. From any thread or a signal handler."""
+        self._ending.set()
+        with contextlib.suppress(OSError):
+            os.write(self._wake_write, b".")
+
+    def _displaced(self) -> bool:
+        """Whether the socket was removed or replaced: nobody can reach this daemon any more."""
+        try:
+            return os.stat(self._path).st_ino != self._inode
+        except OSError:
+            return True
+
+    def _accept(self) -> None:
+        try:
+            client, _ = self._listener.accept()
+        except OSError:
+            return
+        with self._lock:
+            full = self._clients >= MAX_CLIENTS
+            if not full:
+                self._clients += 1
+        if full:
+            self._refuse(
+                client, StrongroomError("the daemon serves too many clients", "wait until some have ended")
+            )
+            client.close()
+            return
+        threading.Thread(target=self._serve_client, args=(client,), daemon=True).start()
+
+    @staticmethod
+    def _refuse(client: socket.socket, error: StrongroomError) -> None:
+        client.settimeout(1.0)
+        with contextlib.suppress(StrongroomError):
+            protocol.send(client, protocol.error_message(error))
+
+    def _serve_client(self, client: socket.socket) -> None:
+        try:
+            with client:
+                self._handshake_and_serve(client)
+        except protocol.Closed:
+            pass
+        except StrongroomError as error:
+            with contextlib.suppress(OSError):
+                self._refuse(client, error)
+        except Exception:
+            log.exception("a client's thread failed")
+        finally:
+            with self._lock:
+                self._clients -= 1
+                self._last_use = time.monotonic()
+
+    def _handshake_and_serve(self, client: socket.socket) -> None:
+        credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        _, uid, _ = struct.unpack("3i", credentials)
+        if uid != os.geteuid():
+            self._refuse(
+                client, StrongroomError("this daemon serves another user", "use a STRONGROOM_HOME of yours")
+            )
+            return
+        client.settimeout(HELLO_SECONDS)
+        request, descriptors = protocol.receive(client)
+        try:
+            operation = protocol.text(request, "op", 32)
+            version = protocol.text(request, "version", 64)
+            number = protocol.number(request, "protocol", 0, 2**31)
+            agreed = version == self._version and number == protocol.PROTOCOL
+            if not agreed and operation not in ANY_VERSION:
+                raise VersionMismatch(
+                    f"the daemon is version {self._version}, this command is version {version}",
+                    "end it with `strongroom daemon stop` and try again",
+                )
+            action = self._operations.get(operation)
+            if action is None:
+                raise protocol.ProtocolError(f"the daemon knows no operation {operation!r}")
+            try:
+                action(client, request, descriptors)
+            except StrongroomError as error:
+                if not isinstance(error, protocol.Closed):
+                    self._refuse(client, error)
+            except OSError as error:
+                log.exception("operation %s failed", operation)
+                self._refuse(
+                    client, StrongroomError(f"the daemon failed ({error})", "see its log, daemon.log")
+                )
+        finally:
+            protocol.close_all(descriptors)
+
+
+class VersionMismatch(StrongroomError):
+    """Client and daemon are of different versions."""

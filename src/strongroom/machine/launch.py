@@ -1,0 +1,287 @@
+"""Run an enclave image in a VM: the client's half. ``run`` is the command's, ``spawn`` the host API's."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from strongroom.errors import FormatError, StrongroomError
+from strongroom.machine import client, level, protocol
+from strongroom.machine.protocol import Message
+
+DEFAULT_VM = "default"
+FAILED = 125
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+# SIGSTRUCT.ENCLAVEHASH: SDM vol. 3D, table "Layout of Enclave Signature Structure".
+_ENCLAVEHASH_AT = 960
+_SIGSTRUCT_SIZE = 1808
+# boot_mount.kind (libos/include/boot.h): encrypted with the sealing key, with a released key.
+_ENCRYPTED = (4, 5)
+_PREPARE_SECONDS = 120.0  # the first run makes the VM `default` and its certificates
+
+
+class NotBuilt(StrongroomError):
+    """The folder holds no built image."""
+
+
+@dataclass
+class Image:
+    """An image's open files and what has to be known to start it. Use as a context manager."""
+
+    descriptors: list[int]
+    mrenclave: bytes
+    facts: dict[str, Any]
+    folder: Path
+    binds: list[tuple[int, str, bool]] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        protocol.close_all(self.descriptors)
+        protocol.close_all(number for number, _, _ in self.binds)
+
+
+def open_image(build_dir: Path) -> Image:
+    """Open ``build_dir`` (an image's folder, or its project's). Raises NotBuilt, FormatError."""
+    folder = build_dir
+    if not (folder / "enclave.sgxs").exists() and (folder / "build").is_dir():
+        folder = folder / "build"
+    descriptors: list[int] = []
+    try:
+        for name in ("enclave.sgxs", "enclave.sig", "files.pack"):
+            descriptors.append(os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC))
+        sigstruct = os.pread(descriptors[1], _SIGSTRUCT_SIZE + 1, 0)
+        if len(sigstruct) != _SIGSTRUCT_SIZE:
+            raise FormatError(
+                f"{folder / 'enclave.sig'} is not a SIGSTRUCT", f"run `strongroom build {build_dir}` again"
+            )
+        facts = _facts(folder / "enclave.json")
+        mrenclave = sigstruct[_ENCLAVEHASH_AT : _ENCLAVEHASH_AT + 32]
+        image = Image(descriptors, mrenclave, facts, folder)
+        _open_binds(image)
+        return image
+    except OSError as error:
+        protocol.close_all(descriptors)
+        raise NotBuilt(
+            f"{build_dir} has no built image ({error.strerror}: {Path(str(error.filename)).name})",
+            f"run `strongroom build {build_dir}`",
+        ) from error
+    except StrongroomError:
+        protocol.close_all(descriptors)
+        raise
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """enclave.json, which is for tools: nothing that is trusted comes from it. Empty where it is missing."""
+    try:
+        facts = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path} is not JSON", "run `strongroom build` again") from error
+    return facts if isinstance(facts, dict) else {}
+
+
+def _open_binds(image: Image) -> None:
+    """Open the host files that the manifest allows, as the user who asks: the VM sees these and no others."""
+    mounts = image.facts.get("mounts", [])
+    if not isinstance(mounts, list):
+        return
+    for mount in mounts:
+        host = mount.get("host") if isinstance(mount, dict) else None
+        if not isinstance(host, str) or not host:
+            continue
+        path = Path(os.path.normpath(image.folder.parent.resolve() / host))
+        if not path.exists() and mount.get("kind") in _ENCRYPTED:
+            path.mkdir(mode=0o700, parents=True)
+        number = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        image.binds.append((number, os.fspath(path), True))
+
+
+def _request(
+    image: Image, vm: str, arguments: Sequence[str], environment: Mapping[str, str], forced: str | None
+) -> Message:
+    return {
+        "vm": vm,
+        "level": forced or level.from_environment() or "",
+        "arguments": list(arguments),
+        "environment": [f"{name}={value}" for name, value in environment.items()],
+        "epc_pages": _pages(image.facts),
+        "cwd": os.fspath(image.folder.parent.resolve()),
+        "binds": [target for _, target, _ in image.binds],
+        "writable": sum(1 << place for place, (_, _, writable) in enumerate(image.binds) if writable),
+    }
+
+
+def _pages(facts: Mapping[str, Any]) -> int:
+    """Pages of EPC that the image takes, where its builder says so; the processor counts in any case."""
+    value = facts.get("epc_size", 0)
+    return -(-value // 4096) if isinstance(value, int) and 0 <= value < 2**50 else 0
+
+
+def _allowed_environment(facts: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
+    """Of ``given`` what the manifest lists; the LibOS checks again."""
+    manifest = facts.get("manifest")
+    names = manifest.get("env_allow") if isinstance(manifest, dict) else None
+    if not isinstance(names, list):
+        return {}
+    return {name: given[name] for name in names if isinstance(name, str) and name in given}
+
+
+def headline(level_name: str, vm: str, mrenclave: bytes) -> str:
+    """The one line on standard error."""
+    return f"strongroom: {level_name} · VM {vm} · MRENCLAVE {mrenclave.hex()}"
+
+
+class Spawned:
+    """A program that runs (or is about to) in a VM. ``wait`` gives its status; closing it ends it."""
+
+    def __init__(self, connection: client.Connection, ready: Message, mrenclave: bytes) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self.level = protocol.text(ready, "level", 16)
+        self.vm = protocol.text(ready, "vm", 64)
+        self.mrenclave = mrenclave
+        self.status: int | None = None
+
+    def go(self) -> None:
+        """Let it start. Raises Closed."""
+        protocol.send(self._connection.sock, {"op": "go"})
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(StrongroomError), self._lock:
+            protocol.send(self._connection.sock, {"signal": number})
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """The exit status (128+n for a signal), or None after ``timeout`` seconds. Raises RemoteError, Closed."""
+        if self.status is None:
+            if not select.select([self._connection.sock], [], [], timeout)[0]:
+                return None
+            try:
+                message, descriptors = self._connection.reply(None)
+            except protocol.Closed as error:
+                raise StrongroomError(
+                    "the daemon ended while the program ran",
+                    "see `strongroom daemon status` and run it again",
+                ) from error
+            protocol.close_all(descriptors)
+            self.status = protocol.number(message, "exit", 0, 255)
+        return self.status
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def prepare(
+    image: Image,
+    vm: str = DEFAULT_VM,
+    arguments: Sequence[str] = (),
+    *,
+    environment: Mapping[str, str] | None = None,
+    stdio: tuple[int, int, int] = (0, 1, 2),
+    channel: int | None = None,
+    forced: str | None = None,
+) -> Spawned:
+    """Ask the daemon for a run; ``go`` starts it. Raises RemoteError, NoDaemon, Closed."""
+    given = os.environ if environment is None else environment
+    request = _request(image, vm, arguments, _allowed_environment(image.facts, given), forced)
+    descriptors = [*stdio, *image.descriptors]
+    if channel is not None:
+        request["channel"] = 1
+        descriptors.append(channel)
+    descriptors += [number for number, _, _ in image.binds]
+    for attempt in range(3):
+        connection = client.connect()
+        try:
+            connection.request("run", request, descriptors)
+            ready, extra = connection.reply(_PREPARE_SECONDS)
+            protocol.close_all(extra)
+            return Spawned(connection, ready, image.mrenclave)
+        except protocol.Closed:
+            connection.close()
+            if attempt == 2:  # else it was about to end, being idle
+                raise
+        except BaseException:
+            connection.close()
+            raise
+    raise client.NoDaemon("the daemon ends", "try again")
+
+
+@contextlib.contextmanager
+def _forwarding(send: Callable[[int], None]) -> Iterator[None]:
+    """While this lasts, what the terminal or others send here goes to the program."""
+    before = {number: signal.signal(number, lambda n, _: send(n)) for number in FORWARDED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run(
+    vm: str,
+    build_dir: Path,
+    arguments: Sequence[str] = (),
+    *,
+    forced: str | None = None,
+    as_json: bool = False,
+) -> int:
+    """``strongroom run``: the program's exit status (128+n for a signal). Raises StrongroomError for our failures."""
+    with open_image(build_dir) as image, prepare(image, vm, arguments, forced=forced) as spawned:
+        facts = {"level": spawned.level, "vm": spawned.vm, "mrenclave": spawned.mrenclave.hex()}
+        line = json.dumps(facts) if as_json else headline(spawned.level, spawned.vm, spawned.mrenclave)
+        print(line, file=sys.stderr, flush=True)
+        with _forwarding(spawned.signal):
+            spawned.go()
+            status = spawned.wait()
+    assert status is not None
+    return status
+
+
+def spawn(
+    build_dir: Path,
+    vm: str = DEFAULT_VM,
+    arguments: Sequence[str] = (),
+    *,
+    channel: socket.socket | None = None,
+    environment: Mapping[str, str] | None = None,
+    stdio: tuple[int, int, int] = (0, 1, 2),
+    forced: str | None = None,
+) -> Spawned:
+    """Start an image in ``vm`` for a host program that talks to it by ``channel`` (the enclave's end).
+
+    ``channel`` stays the caller's, who closes it afterwards. Closing the result ends the enclave.
+    """
+    with open_image(build_dir) as image:
+        spawned = prepare(
+            image,
+            vm,
+            arguments,
+            environment=environment,
+            stdio=stdio,
+            channel=None if channel is None else channel.fileno(),
+            forced=forced,
+        )
+        try:
+            spawned.go()
+        except BaseException:
+            spawned.close()
+            raise
+        return spawned

@@ -1,0 +1,1 @@
+"""The data owner: keys, records, and the process that releases a key to an enclave it agrees with."""

@@ -1,0 +1,166 @@
+"""A program of the user's in a VM (``exec``): started from the user's terminal, by the command itself.
+
+The daemon hands over the line to the VM's ``exec`` package; namespaces, limits and the file view are made here, in a
+child of the command, so that the program stays in the terminal's session (Ctrl-C, Ctrl-Z and job control work).
+The enclave lies in its host program's process, as on hardware: level ``faithful`` by nature.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from strongroom import paths
+from strongroom.errors import StrongroomError, UsageError
+from strongroom.machine import client, level, protocol
+from strongroom.vm import spawner, view
+from strongroom.vm.plan import Plan
+from strongroom.vm.progress import RunStatus
+
+QUOTE_ENVIRONMENT = "STRONGROOM_QUOTE_FD"
+# Folders at the host's root that the VM has of its own, or that are nobody's business.
+_NOT_SHOWN = frozenset(
+    {*view.SYSTEM, "dev", "proc", "sys", "run", "tmp", "boot", "lost+found", "vm", "strongroom"}
+)
+_RPC, _EPC, _QUOTE = 3, 4, 5
+
+
+class NoProgram(StrongroomError):
+    """The program to run is not there."""
+
+
+def _resolve(name: str) -> str:
+    found = shutil.which(name) if os.sep not in name else os.path.abspath(name)
+    if not found or not os.path.exists(found):
+        raise NoProgram(f"no program {name!r}", "name a file, or a program on PATH")
+    if not os.access(found, os.X_OK) or os.path.isdir(found):
+        raise NoProgram(f"{name} is no program that may be run", "check its mode: chmod +x")
+    return found
+
+
+def _binds(words: list[str]) -> list[view.Bind]:
+    """The host's other folders read-only, the current folder for reading and writing.
+
+    The host's /tmp is not shown, save for the program and what the arguments name there (read-only).
+    """
+    shown = [
+        view.Bind(f"/{name}", f"/{name}", read_only=True)
+        for name in sorted(os.listdir("/"))
+        if name not in _NOT_SHOWN and os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}")
+    ]
+    here = os.getcwd()
+    named = [os.path.normpath(word) for word in words if word.startswith("/tmp/") and os.path.exists(word)]
+    named = [path for path in dict.fromkeys(named) if not f"{path}/".startswith(f"{here}/")]
+    shown += [view.Bind(path, path, read_only=True) for path in named if not here.startswith(f"{path}/")]
+    if here != "/" and here.split("/")[1] not in view.SYSTEM:
+        shown.append(view.Bind(here, here, read_only=False))
+    return shown
+
+
+def run(vm: str, words: list[str], *, tamper: str | None = None, as_json: bool = False) -> int:
+    """Run ``words`` in ``vm``; the exit status (128+n for a signal). Raises StrongroomError for our failures."""
+    if tamper not in (None, "disable"):
+        raise UsageError(f"--tamper={tamper} is not known", "the one choice is --tamper=disable")
+    program = _resolve(words[0])
+    native = paths.native("strongroom-inject").parent
+    facts = level.find_facts()
+    with client.connect() as connection:
+        connection.request("exec", {"vm": vm})
+        ready, descriptors = connection.reply(120.0)
+        try:
+            if len(descriptors) != 3:
+                raise protocol.ProtocolError("the daemon sent no line to the package")
+            plan = _plan(ready, facts, native, [program, *words[1:]], tamper)
+            line = {"level": "faithful", "vm": plan.hostname, "verb": "exec"}
+            text = json.dumps(line) if as_json else f"strongroom: faithful (exec) · VM {plan.hostname}"
+            print(text, file=sys.stderr, flush=True)
+            return _follow(plan, descriptors, connection)
+        finally:
+            protocol.close_all(descriptors)
+
+
+def _plan(
+    ready: protocol.Message, facts: level.Facts, native: Path, words: list[str], tamper: str | None
+) -> Plan:
+    isolate = facts.namespaces
+    seen = view.NATIVE if isolate else os.fspath(native)
+    inject = [
+        f"{seen}/strongroom-inject",
+        "--rpc-fd",
+        str(_RPC),
+        "--epc-fd",
+        str(_EPC),
+        "--level",
+        "faithful",
+    ]
+    if ready.get("sgx2") is True:
+        inject.append("--sgx2")
+    if tamper:
+        inject.append(f"--tamper={tamper}")
+    return Plan(
+        hostname=protocol.text(ready, "vm", 64),
+        folder=protocol.text(ready, "folder"),
+        native=os.fspath(native),
+        argv=[*inject, "--", *words],
+        environment={**os.environ, QUOTE_ENVIRONMENT: str(_QUOTE)},
+        isolate=isolate,
+        user_namespace=isolate and not facts.privileged,
+        uid=None,
+        cwd=os.getcwd(),
+        session=False,
+        confine=facts.privileged,
+        binds=_binds(words),
+        mask=[os.fspath(paths.home())],
+        cgroup_files=protocol.strings(ready, "cgroup_files"),
+        affinity=[int(cpu) for cpu in ready.get("affinity", [])],
+        limits={name: (soft, hard) for name, (soft, hard) in ready.get("rlimits", {}).items()},
+    )
+
+
+@contextlib.contextmanager
+def _terminal_is_the_programs() -> Iterator[None]:
+    """Ctrl-C and Ctrl-\\ reach the program from the terminal itself; this process only waits."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _follow(plan: Plan, descriptors: list[int], connection: client.Connection) -> int:
+    status = RunStatus()
+    child = os.fork()
+    if child == 0:
+        try:
+            connection.sock.close()
+            spawner.monitor(plan, [status.theirs.fileno(), 0, 1, 2, *descriptors])
+        finally:
+            os._exit(spawner.FAILED)
+    try:
+        status.theirs.close()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda n, _: status.signal(n))
+        with _terminal_is_the_programs():
+            while status.exit is None:
+                watched = [status.sock.fileno(), connection.sock.fileno()]
+                ready = select.select(watched, [], [])[0]
+                if watched[0] in ready:
+                    status.poll()
+                elif watched[1] in ready:
+                    raise StrongroomError(
+                        f"VM {plan.hostname} was stopped while the program ran", "see `strongroom vm list`"
+                    )
+        return status.exit
+    finally:
+        status.kill()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child, 0)
+        status.close()

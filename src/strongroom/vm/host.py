@@ -1,0 +1,214 @@
+"""The daemon: ``python -m strongroom.vm.host``. Puts together socket, records, live VMs, spawner and watch."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import strongroom
+from strongroom import paths
+from strongroom.machine import level, protocol
+from strongroom.machine.daemon import AlreadyRunning, Operation, Server
+from strongroom.machine.package import Package
+from strongroom.machine.protocol import Message
+from strongroom.machine.watch import Watch
+from strongroom.vm import limits
+from strongroom.vm.lifecycle import Machines
+from strongroom.vm.live import LiveVms, PackageLine, QuoteLine
+from strongroom.vm.manufacture import Fuses
+from strongroom.vm.records import Records, Vm
+from strongroom.vm.runs import Run, RunRequest
+
+IDLE_SECONDS = 900.0
+LOG_BYTES = 1 << 20
+log = logging.getLogger("strongroom.daemon")
+
+
+class Host:
+    """The daemon's operations."""
+
+    def __init__(self, home: Path, facts: level.Facts, spawner: socket.socket) -> None:
+        self._home = home
+        self._facts = facts
+        self._spawner = spawner
+        self._spawner_lock = threading.Lock()
+        self._started = time.time()
+        self.machines = Machines(Records(home), Fuses(home), self._release)
+        self.live = LiveVms(home, self.machines)
+        self.watch = Watch(_same_pid_namespace) if facts.privileged else None
+        self.server: Server | None = None
+
+    def operations(self) -> dict[str, Operation]:
+        return {
+            "status": self.status,
+            "stop": self.stop,
+            "usage": self.usage,
+            "vm_stop": self.vm_stop,
+            "run": self.run,
+            "exec": self.exec,
+        }
+
+    def _release(self, vm: Vm) -> None:
+        self.live.stop(vm.id)
+
+    def status(self, client: socket.socket, _request: Message, _descriptors: list[int]) -> None:
+        answer = {
+            "version": strongroom.__version__,
+            "pid": os.getpid(),
+            "seconds": int(time.time() - self._started),
+            "level": level.best(self._facts),
+            "runs": self.live.runs,
+            "debugger_watch": bool(self.watch and self.watch.available),
+            "debuggers_refused": self.watch.killed if self.watch else 0,
+        }
+        protocol.send(client, answer)
+
+    def stop(self, client: socket.socket, _request: Message, _descriptors: list[int]) -> None:
+        ended = self.live.stop(None)
+        protocol.send(client, {"ended": ended})
+        if self.server is not None:
+            self.server.stop()
+
+    def usage(self, client: socket.socket, _request: Message, _descriptors: list[int]) -> None:
+        protocol.send(client, {"vms": self.live.usage()})
+
+    def vm_stop(self, client: socket.socket, request: Message, _descriptors: list[int]) -> None:
+        """Ends the runs of the VM with the number ``id`` (its name may have been given to another since)."""
+        ended = self.live.stop(protocol.number(request, "id", 1, 2**62))
+        protocol.send(client, {"ended": ended})
+
+    def run(self, client: socket.socket, request: Message, descriptors: list[int]) -> None:
+        """An enclave image in a VM: the whole life of ``strongroom run``."""
+        wanted = RunRequest.parse(request, descriptors)
+        chosen = level.choose(self._facts, wanted.level)
+        live = self.live.use(wanted.vm)
+        try:
+            live.demand(wanted.epc_pages)
+            protocol.send(
+                client, {"ready": True, "level": chosen, "vm": live.vm.name, "size": live.size.name}
+            )
+            client.settimeout(60)
+            answer, extra = protocol.receive(client)
+            protocol.close_all(extra)
+            protocol.text(answer, "op", 16)
+            package = Package.open(live.vm.folder / "run")
+            run = Run(live, chosen, self._facts, package, self._home, wanted, self._spawn, self.watch)
+            live.stops.add(run.stop)
+            try:
+                run.follow(client)
+            finally:
+                live.stops.discard(run.stop)
+                run.close()
+        finally:
+            self.live.leave(live)
+
+    def exec(self, client: socket.socket, request: Message, _descriptors: list[int]) -> None:
+        """A line to the VM's ``exec`` package, for as long as the client stays connected."""
+        live = self.live.use(protocol.vm_name(request))
+        try:
+            package = Package.open(live.vm.folder / "exec")
+            line = PackageLine(live, package)
+            quotes = QuoteLine(package, self._home, level.Level.FAITHFUL)
+
+            def hang_up() -> None:
+                with contextlib.suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
+
+            live.stops.add(hang_up)
+            try:
+                facts = {
+                    "ready": True,
+                    "vm": live.vm.name,
+                    "id": live.vm.id,
+                    "size": live.size.name,
+                    "sgx2": live.size.sgx2,
+                    "folder": os.fspath(live.vm.folder),
+                    "cgroup_files": live.limits.files,
+                    "affinity": live.limits.affinity,
+                    "rlimits": live.limits.rlimits,
+                }
+                protocol.send(
+                    client, facts, [line.theirs.fileno(), live.epc.descriptor, quotes.theirs.fileno()]
+                )
+                line.theirs.close()
+                quotes.theirs.close()
+                client.settimeout(None)
+                with contextlib.suppress(OSError):
+                    while client.recv(1):
+                        pass
+            finally:
+                live.stops.discard(hang_up)
+                line.close()
+                quotes.close()
+        finally:
+            self.live.leave(live)
+
+    def _spawn(self, message: Message, descriptors: list[int]) -> None:
+        with self._spawner_lock:
+            protocol.send(self._spawner, message, descriptors)
+
+
+def _same_pid_namespace(process: int, tracer: int) -> bool:
+    """Our injector traces from inside the run's own namespace; nobody else can be in there."""
+    try:
+        return os.readlink(f"/proc/{process}/ns/pid") == os.readlink(f"/proc/{tracer}/ns/pid")
+    except OSError:
+        return False
+
+
+def _start_spawner() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "strongroom.vm.spawner", str(theirs.fileno())],
+        pass_fds=[theirs.fileno()],
+        stdin=subprocess.DEVNULL,
+    )
+    theirs.close()
+    # Large enough for a message of the greatest size.
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * protocol.MAX_MESSAGE)
+    return ours, process
+
+
+def main() -> int:
+    os.chdir("/")
+    os.umask(0o077)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    home = paths.ensure_home()
+    directory = paths.socket_directory()
+    idle = float(os.environ.get("STRONGROOM_IDLE_SECONDS") or IDLE_SECONDS)
+    try:
+        server = Server(directory, strongroom.__version__, idle)
+    except AlreadyRunning:
+        return 0
+    if os.fstat(2).st_size > LOG_BYTES:
+        os.ftruncate(2, 0)
+    limits.clean_up(home)
+    facts = level.find_facts()  # forks: before the first thread
+    spawner, process = _start_spawner()
+    host = Host(home, facts, spawner)
+    host.server = server
+    server.offer(host.operations())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: server.stop())
+    log.info("serving, level %s", level.best(facts))
+    try:
+        server.serve()
+    finally:
+        host.live.stop(None)
+        spawner.close()
+        process.wait()
+        limits.clean_up(home)
+        log.info("ended")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

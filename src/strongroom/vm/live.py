@@ -1,0 +1,164 @@
+"""VMs in use: what the daemon holds in memory for one while processes run in it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from strongroom.errors import StrongroomError
+from strongroom.machine import rpc
+from strongroom.machine.epc import Epc, EpcFull
+from strongroom.machine.level import Level
+from strongroom.machine.package import Package
+from strongroom.machine.quoting import QuotingEnclave, serve_quotes
+from strongroom.vm import limits, sizes
+from strongroom.vm.lifecycle import Machines
+from strongroom.vm.records import Lock, Vm, VmInUse
+
+
+class EpcExhausted(StrongroomError):
+    """The VM's page cache has no room for the enclave."""
+
+
+@dataclass
+class LiveVm:
+    """One VM in use: EPC counters, limits and the runs in it."""
+
+    vm: Vm
+    size: sizes.Size
+    lock: Lock
+    epc: Epc
+    limits: limits.Limits
+    users: int = 0
+    stops: set[Callable[[], None]] = field(default_factory=set)
+    """One for each run; ends it."""
+
+    def demand(self, pages: int) -> None:
+        """Refuse an enclave of ``pages`` where they are not free. Raises EpcExhausted."""
+        used = self.epc.used_pages()
+        if pages <= self.size.epc_pages - used:
+            return
+        name = self.vm.name
+        text = (
+            f"the enclave needs {_mib(pages)} MiB of EPC; {_mib(self.size.epc_pages - used)} of "
+            f"{self.size.epc_mib} MiB are free in VM {name} ({self.size.name})"
+        )
+        # The smallest size that holds it beside what runs there already.
+        larger = sizes.smallest_holding(-(-(pages + used) // 256), self.size.family)
+        steps = []
+        if used and pages <= self.size.epc_pages:
+            steps.append("wait until another program in it ends")
+        if larger is not None:
+            steps.append(f"`strongroom vm resize {name} {larger.name}`")
+        else:
+            steps.append("make `memory` in its enclave.toml smaller, or create a DCsv3 VM")
+        raise EpcExhausted(text, ", or ".join(steps))
+
+
+def _mib(pages: int) -> str:
+    return f"{pages / 256:.1f}".removesuffix(".0")
+
+
+class LiveVms:
+    """The VMs in use, counted by their users; the last one out gives lock, groups and counters back."""
+
+    def __init__(self, home: Path, machines: Machines) -> None:
+        self._home = home
+        self._machines = machines
+        self._live: dict[int, LiveVm] = {}
+        self._lock = threading.Lock()
+
+    def use(self, name: str) -> LiveVm:
+        """Take part in VM ``name`` (made first where it is ``default``). Raises what Machines.use raises."""
+        vm, lock = self._machines.use(name)
+        with self._lock:
+            live = self._live.get(vm.id)
+            if live is None:
+                size = sizes.find(vm.size)
+                live = LiveVm(vm, size, lock, Epc(size.epc_pages), limits.apply(self._home, vm.id, size))
+                self._live[vm.id] = live
+            else:
+                lock.release()
+            live.users += 1
+            return live
+
+    def leave(self, live: LiveVm) -> None:
+        with self._lock:
+            live.users -= 1
+            if live.users:
+                return
+            del self._live[live.vm.id]
+            limits.remove(live.limits.groups)
+            live.epc.close()
+            live.lock.release()
+
+    def stop(self, vm_id: int | None) -> int:
+        """End the runs of one VM, or of all (None); returns how many."""
+        with self._lock:
+            chosen = [live for live in self._live.values() if vm_id in (None, live.vm.id)]
+            stops = [stop for live in chosen for stop in live.stops]
+        for stop in stops:
+            stop()
+        return len(stops)
+
+    def usage(self) -> dict[str, dict[str, int]]:
+        """EPC pages used and runs, by VM name."""
+        with self._lock:
+            return {
+                live.vm.name: {"epc_used_pages": live.epc.used_pages(), "runs": len(live.stops)}
+                for live in self._live.values()
+            }
+
+    @property
+    def runs(self) -> int:
+        with self._lock:
+            return sum(len(live.stops) for live in self._live.values())
+
+
+class PackageLine:
+    """The line from one process in a VM to its package: an EPC slot, a socket pair, a thread that answers."""
+
+    def __init__(self, live: LiveVm, package: Package) -> None:
+        try:
+            self._slot = live.epc.take_slot()
+        except EpcFull as error:
+            raise VmInUse(
+                f"VM {live.vm.name} runs as many programs as it can", "wait until some have ended"
+            ) from error
+        self._live = live
+        self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._thread = threading.Thread(
+            target=rpc.serve_connection, args=(self._ours, package, self._slot), daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """The process is dead: end the thread and give its EPC back."""
+        self.theirs.close()
+        try:
+            self._ours.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._thread.join()
+        self._live.epc.give_back(self._slot)
+
+
+class QuoteLine:
+    """The line from one process in a VM to the quoting enclave of its package."""
+
+    def __init__(self, package: Package, home: Path, level: Level) -> None:
+        quoting = QuotingEnclave(package, home, level.value)
+        self._ours, self.theirs = socket.socketpair()
+        self._thread = threading.Thread(target=serve_quotes, args=(self._ours, quoting), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.theirs.close()
+        try:
+            self._ours.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._thread.join()

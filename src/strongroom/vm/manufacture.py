@@ -1,0 +1,29 @@
+"""Makes a VM's two software packages: ``run`` and ``exec`` have fuses (and certificates) of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from strongroom.machine.fuses import Kind
+from strongroom.machine.package import Package
+from strongroom.machine.pki import provision
+from strongroom.vm.sizes import Size
+
+
+class Fuses:
+    """The Manufacturer of ``lifecycle``."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    def manufacture(self, folder: Path, name: str, size: Size) -> None:
+        """``folder/run`` and ``folder/exec``. Raises StrongroomError."""
+        kinds: tuple[Kind, ...] = ("run", "exec")
+        for kind in kinds:
+            Package.manufacture(folder / kind, kind, sgx2=size.sgx2, epc_pages=size.epc_pages)
+            provision(self._home, folder / kind, kind)
+
+    def resize(self, folder: Path, size: Size) -> None:
+        """The fuses stay; the EPC changes. Raises StrongroomError."""
+        for part in ("run", "exec"):
+            Package.open(folder / part).resize_epc(size.epc_pages)

@@ -1,0 +1,232 @@
+"""One ``run``: an enclave image in a VM, from the request to the exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from strongroom import paths
+from strongroom.errors import StrongroomError
+from strongroom.machine import protocol
+from strongroom.machine.level import Facts, Level
+from strongroom.machine.package import Package
+from strongroom.machine.protocol import Message
+from strongroom.machine.watch import Watch
+from strongroom.vm import view
+from strongroom.vm.live import LiveVm, PackageLine, QuoteLine
+from strongroom.vm.plan import Plan
+from strongroom.vm.progress import RunStatus
+
+# The program's descriptors, in the order of the request; rpc, epc and quote follow them.
+IMAGE = ("stdin", "stdout", "stderr", "sgxs", "sig", "pack")
+MAX_BINDS = 16
+# Users of loader processes: outside what user databases and container tools give out.
+LOADER_UID_BASE = 1_870_000_000
+LOADER_UID_COUNT = 8_000_000
+INSIDE_UID = 1000
+# SIGSTRUCT.ATTRIBUTES, SDM vol. 3D table "Layout of SIGSTRUCT": offset 928, DEBUG is bit 1.
+_ATTRIBUTES_AT = 928
+_DEBUG = 2
+SIGSTRUCT_SIZE = 1808
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A checked request of ``strongroom run``."""
+
+    vm: str
+    level: str | None
+    arguments: list[str]
+    environment: list[str]
+    epc_pages: int
+    image: list[int]
+    channel: int | None
+    binds: list[tuple[int, str, bool]]
+    cwd: str
+
+    @classmethod
+    def parse(cls, request: Message, descriptors: list[int]) -> Self:
+        """Raises ProtocolError. The descriptors stay the caller's."""
+        channel = protocol.number(request, "channel", 0, 1, 0)
+        targets = protocol.strings(request, "binds", MAX_BINDS)
+        expected = len(IMAGE) + channel + len(targets)
+        if len(descriptors) != expected:
+            raise protocol.ProtocolError(f"the request has {len(descriptors)} descriptors, not {expected}")
+        writable = protocol.number(request, "writable", 0, 2**MAX_BINDS - 1, 0)
+        for target in targets:
+            if not target.startswith("/") or os.path.normpath(target) != target or target == "/":
+                raise protocol.ProtocolError(f"{target!r} is no place for a bind")
+        environment = protocol.strings(request, "environment")
+        if not all("=" in item for item in environment):
+            raise protocol.ProtocolError("an environment variable has no value")
+        cwd = protocol.text(request, "cwd", default="/")
+        if not cwd.startswith("/") or os.path.normpath(cwd) != cwd:
+            raise protocol.ProtocolError("field cwd is no folder")
+        rest = descriptors[len(IMAGE) :]
+        return cls(
+            vm=protocol.vm_name(request),
+            level=protocol.text(request, "level", 16, "") or None,
+            arguments=protocol.strings(request, "arguments"),
+            environment=environment,
+            epc_pages=protocol.number(request, "epc_pages", 0, 2**40, 0),
+            image=descriptors[: len(IMAGE)],
+            channel=rest[0] if channel else None,
+            binds=[
+                (number, target, bool(writable >> place & 1))
+                for place, (number, target) in enumerate(zip(rest[channel:], targets, strict=True))
+            ],
+            cwd=cwd,
+        )
+
+
+def is_debug(sig: int) -> bool:
+    """Whether the SIGSTRUCT in file ``sig`` is of a DEBUG enclave (which opens to debuggers)."""
+    try:
+        data = os.pread(sig, SIGSTRUCT_SIZE, 0)
+    except OSError:
+        return False
+    if len(data) != SIGSTRUCT_SIZE:
+        return False
+    return bool(struct.unpack_from("<Q", data, _ATTRIBUTES_AT)[0] & _DEBUG)
+
+
+class Run:
+    """A run from spawn to end. ``stop`` ends it from any thread."""
+
+    def __init__(
+        self,
+        live: LiveVm,
+        level: Level,
+        facts: Facts,
+        package: Package,
+        home: Path,
+        request: RunRequest,
+        spawn: Callable[[Message, list[int]], None],
+        watch: Watch | None,
+    ) -> None:
+        self._watch = watch if level is Level.SEALED and not is_debug(request.image[4]) else None
+        self._status = RunStatus()
+        self._line = PackageLine(live, package)
+        self._quotes: QuoteLine | None = None
+        self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self._quotes = QuoteLine(package, home, level)
+            self._start(live, level, facts, request, spawn)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(
+        self,
+        live: LiveVm,
+        level: Level,
+        facts: Facts,
+        request: RunRequest,
+        spawn: Callable[[Message, list[int]], None],
+    ) -> None:
+        native = paths.native("strongroom-inject").parent
+        paths.native("strongroom-loader")
+        isolate = level is not Level.FAITHFUL and facts.namespaces
+        seen = view.NATIVE if isolate else os.fspath(native)
+        # Numbers in the program: 0 1 2 stdio, 3 sgxs, 4 sig, 5 pack, 6 rpc, 7 epc, then quote and channel.
+        passed = [*request.image, self._line.theirs.fileno(), live.epc.descriptor]
+        loader = [f"{seen}/strongroom-loader", "--fd-sgxs", "3", "--fd-sig", "4", "--fd-pack", "5"]
+        if self._quotes is not None:
+            loader += ["--quote-fd", str(len(passed))]
+            passed.append(self._quotes.theirs.fileno())
+        if request.channel is not None:
+            loader += ["--channel-fd", str(len(passed))]
+            passed.append(request.channel)
+        for variable in request.environment:
+            loader += ["--env", variable]
+        if request.arguments:
+            loader += ["--", *request.arguments]
+        inject = [f"{seen}/strongroom-inject", "--rpc-fd", "6", "--epc-fd", "7", "--level", level]
+        if live.size.sgx2:
+            inject.append("--sgx2")
+        if facts.privileged and isolate:
+            uid: int | None = LOADER_UID_BASE + live.vm.id % LOADER_UID_COUNT
+        else:
+            uid = INSIDE_UID if isolate else None
+        # Looked up again in the run's own namespace: by the same user's rights, so nothing is gained by a swap.
+        binds = [
+            view.Bind(os.readlink(f"/proc/self/fd/{number}"), target, not writable)
+            for number, target, writable in request.binds
+        ]
+        plan = Plan(
+            hostname=live.vm.name,
+            folder=os.fspath(live.vm.folder),
+            native=os.fspath(native),
+            argv=[*inject, "--tamper=disable", "--", *loader],
+            environment={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+            isolate=isolate,
+            user_namespace=isolate and not facts.privileged,
+            uid=uid,
+            lock_memory=level is Level.SEALED,
+            cwd="/" if isolate and not binds else request.cwd,
+            binds=binds if isolate else [],
+            cgroup_files=live.limits.files,
+            affinity=live.limits.affinity,
+            limits=live.limits.rlimits,
+        )
+        spawn(plan.to_message(), [self._status.theirs.fileno(), *passed])
+        self._status.theirs.close()
+        self._line.theirs.close()
+        if self._quotes is not None:
+            self._quotes.theirs.close()
+
+    def follow(self, client: socket.socket) -> None:
+        """Until the program ends or the client goes: signals in, the exit status out. Raises SpawnFailed."""
+        client.setblocking(True)
+        client.settimeout(30)
+        protected: int | None = None
+        try:
+            while self._status.exit is None:
+                watched = [client.fileno(), self._status.sock.fileno(), self._stop_read]
+                ready = select.select(watched, [], [])[0]
+                if watched[1] in ready:
+                    self._status.poll()
+                    if self._watch and protected is None and self._status.program is not None:
+                        protected = self._status.program
+                        self._watch.protect(protected, self._status.pidfds["program"])
+                if self._stop_read in ready:
+                    raise StrongroomError(
+                        "the VM was stopped while the program ran", "see `strongroom vm list`"
+                    )
+                if watched[0] in ready and self._status.exit is None:
+                    message, extra = protocol.receive(client)  # Closed: the client went away
+                    protocol.close_all(extra)
+                    self._status.signal(protocol.number(message, "signal", 1, 64))
+        finally:
+            if self._watch and protected is not None:
+                self._watch.release(protected)
+        protocol.send(client, {"exit": self._status.exit})
+
+    def stop(self) -> None:
+        """End the run, from another thread."""
+        with contextlib.suppress(OSError):
+            os.write(self._stop_write, b".")
+
+    def close(self) -> None:
+        """The run is over or ends now."""
+        self._status.kill()
+        self._await_end()
+        self._status.close()
+        self._line.close()
+        if self._quotes is not None:
+            self._quotes.close()
+        os.close(self._stop_read)
+        os.close(self._stop_write)
+
+    def _await_end(self) -> None:
+        """Until the program is dead: only then is its EPC free."""
+        pidfd = self._status.pidfds.get("program")
+        if pidfd is not None:
+            select.select([pidfd], [], [], 10)

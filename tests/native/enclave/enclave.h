@@ -1,0 +1,20 @@
+/* What the test enclave and its host agree on. `struct call` lies in untrusted memory. */
+#ifndef TEST_ENCLAVE_H
+#define TEST_ENCLAVE_H
+#include <stdint.h>
+
+struct call {
+    uint64_t in, out;
+    uint64_t handler;      /* enclave: 1 = the CSSA=1 entry skips the faulting instruction */
+    uint64_t exitinfo, fault_rip, maddr, errcd, handler_rax;
+    volatile uint64_t flag, count;
+    uint64_t fsbase, gsbase;
+    uint8_t data[1024];
+};
+
+enum function { F_ADD, F_FAULT, F_REPORT, F_KEY, F_VECTOR, F_MEET, F_REGISTERS, F_BASES, F_POKE, F_SUM, F_NOTHING };
+enum fault {
+    FAULT_DE, FAULT_UD, FAULT_PF, FAULT_GP, FAULT_BP, FAULT_WRITE_TEXT, FAULT_SYSCALL, FAULT_INT80, FAULT_HLT,
+    FAULT_IN, FAULT_EXEC_DATA, FAULT_EACCEPT, FAULT_EENTER, FAULT_TCS, FAULT_WRITE_RODATA, FAULT_EMODPE
+};
+#endif

@@ -1,0 +1,611 @@
+/*
+ * Drives the test enclave: one scenario a run. Usage: host SCENARIO FILE.sgxs FILE.sig [ARGUMENT].
+ * Prints facts for the test to compare; exit status 0 unless loading fails.
+ */
+#define LOADER_LIBRARY
+#include "loader.c"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <ucontext.h>
+
+#include "enclave.h"
+#include "sgx_arch.h"
+
+#define U(x) ((unsigned long long)(x))
+
+static vdso_sgx_enter_enclave_t enter;
+static struct loaded l;
+static uint64_t argument;
+
+/* enter(), with the callee-saved registers kept as a caller must (R12-R15 are lost in an asynchronous exit). */
+static int call(uint64_t function, struct call *c, uint32_t leaf, struct sgx_enclave_run *run)
+{
+    int r;
+    register uint64_t r8 __asm__("r8") = 0, r9 __asm__("r9") = 0;
+    __asm__ volatile("push %%rbp; mov %%rsp, %%rbp; and $-16, %%rsp; push $0; push %[run]; call *%[f]; mov %%rbp, %%rsp; pop %%rbp"
+                     : "=a"(r), "+D"(function), "+S"(c), "+c"(leaf), "+r"(r8), "+r"(r9)
+                     : [run] "b"(run), [f] "a"(enter), "d"(0ull)
+                     : "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4",
+                       "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+    return r;
+}
+
+static void show(const char *what, int r, struct sgx_enclave_run *run)
+{
+    printf("%s: ret %d function %u vector %u error %#x addr %#llx\n", what, r, run->function, run->exception_vector,
+           run->exception_error_code, U(run->exception_addr));
+    fflush(stdout);
+}
+
+static void s_call(void)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+    struct call c = {.in = 41};
+    int r = call(F_ADD, &c, 2, &run);
+    printf("ret %d function %u out %llu\n", r, run.function, U(c.out));
+}
+
+/* What the vDSO refuses before any ENCLU. */
+static void s_invalid(void)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[0], .function = 77};
+    struct call c = {0};
+    printf("leaf1 %d\n", call(F_ADD, &c, 1, &run));
+    printf("leaf4 %d\n", call(F_ADD, &c, 4, &run));
+    run.reserved[215] = 1;
+    printf("reserved %d function %u\n", call(F_ADD, &c, 2, &run), run.function);
+}
+
+/* Each register across the call, the values that EEXIT passes on. */
+static void s_registers(void)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+    static uint64_t before[2], after[2], di, si, dx, r8v, r9v, r10v, r11v; /* not on the stack that moves */
+    __asm__ volatile("mov %%rsp, %0; mov %%rbp, %1; push $0; push %11; mov $6, %%edi; mov $2, %%ecx;"
+                     "call *%12; add $16, %%rsp; mov %%rsp, %2; mov %%rbp, %3; mov %%rdi, %4; mov %%rsi, %5; mov %%rdx, %6;"
+                     "mov %%r8, %7; mov %%r9, %8; mov %%r10, %9; mov %%r11, %10"
+                     : "=m"(before[0]), "=m"(before[1]), "=m"(after[0]), "=m"(after[1]), "=m"(di), "=m"(si), "=m"(dx),
+                       "=m"(r8v), "=m"(r9v), "=m"(r10v), "=m"(r11v)
+                     : "r"(&run), "r"(enter)
+                     : "rax", "rcx", "rdx", "rdi", "rsi", "r8", "r9", "r10", "r11", "memory");
+    printf("rsp %d rbp %d rdi %#llx rsi %#llx rdx %#llx r8 %#llx r9 %#llx r10 %#llx r11 %#llx\n", before[0] == after[0],
+           before[1] == after[1], U(di), U(si), U(dx), U(r8v), U(r9v), U(r10v), U(r11v));
+}
+
+static void s_fault(void)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+    struct call c = {.in = argument};
+    int r = call(F_FAULT, &c, 2, &run);
+    show("fault", r, &run);
+}
+
+static int handler_calls;
+static struct call *handler_call;
+static uint64_t handler_skip;
+
+/* On an exception: the enclave's own handler (EENTER, CSSA = 1), then ERESUME. */
+static int user_handler(long rdi, long rsi, long rdx, long rsp, long r8, long r9, struct sgx_enclave_run *run)
+{
+    (void)rdx, (void)r8, (void)r9, (void)rdi, (void)rsi, (void)rsp;
+    struct sgx_enclave_run second = {.tcs = run->tcs};
+    handler_calls++;
+    if (run->function == 4)
+        return 0;
+    int r = call(handler_skip, handler_call, 2, &second);
+    printf("second: ret %d function %u\n", r, second.function);
+    return 3;
+}
+
+/* A fault, mended by the enclave's second-level entry, resumed. */
+static void s_resume(void)
+{
+    static const uint64_t lengths[] = {[FAULT_DE] = 3, [FAULT_UD] = 2, [FAULT_PF] = 8, [FAULT_SYSCALL] = 2};
+    struct sgx_enclave_run run = {.tcs = l.tcs[0], .user_handler = (uint64_t)user_handler, .user_data = 5};
+    struct call c = {.in = argument, .handler_rax = 0x99};
+    handler_call = &c;
+    handler_skip = lengths[argument];
+    int r = call(F_FAULT, &c, 2, &run);
+    printf("ret %d function %u out %#llx handler %d exitinfo %#llx maddr %#llx errcd %#llx vector %u\n", r, run.function,
+           U(c.out), handler_calls, U(c.exitinfo), U(c.maddr), U(c.errcd), run.exception_vector);
+}
+
+static volatile sig_atomic_t alarms, at_aep;
+static uint64_t aep;
+
+static void on_alarm(int n, siginfo_t *info, void *context)
+{
+    ucontext_t *uc = context;
+    (void)n, (void)info;
+    alarms++;
+    if (uc->uc_mcontext.gregs[REG_RAX] == 3 && uc->uc_mcontext.gregs[REG_RBX] == (long)l.tcs[0] &&
+        uc->uc_mcontext.gregs[REG_RCX] == uc->uc_mcontext.gregs[REG_RIP])
+        at_aep++;
+    aep = (uint64_t)uc->uc_mcontext.gregs[REG_RIP];
+}
+
+static void storm(int signal_flags)
+{
+    struct sigaction a = {.sa_sigaction = on_alarm, .sa_flags = SA_SIGINFO | signal_flags};
+    struct itimerval every = {{0, 300}, {0, 300}}, off = {{0, 0}, {0, 0}};
+    sigaction(SIGALRM, &a, NULL);
+    setitimer(ITIMER_REAL, &every, NULL);
+    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+    struct call c = {.in = 20000000};
+    int r = call(F_VECTOR, &c, 2, &run);
+    setitimer(ITIMER_REAL, &off, NULL);
+    printf("ret %d function %u out %llu alarms %d inside %d\n", r, run.function, U(c.out), alarms > 20, at_aep > 10);
+}
+static void s_storm(void) { storm(0); }
+static void s_storm_altstack(void)
+{
+    static char stack[65536];
+    stack_t s = {.ss_sp = stack, .ss_size = sizeof stack}, old;
+    printf("sigaltstack %d\n", sigaltstack(&s, NULL));
+    storm(SA_ONSTACK);
+    sigaltstack(NULL, &old);
+    printf("kept %d\n", old.ss_sp == stack && old.ss_size == sizeof stack);
+}
+
+/* Many short calls under a storm, two threads: signals meet every instruction of entry and exit. */
+static void *short_calls(void *index)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[(uintptr_t)index], .user_handler = (uint64_t)user_handler};
+    struct call c = {0};
+    uintptr_t good = 0;
+    handler_skip = 0;
+    for (uint64_t i = 0; i < 30000; i++) {
+        c.in = i;
+        run.user_handler = 0;
+        int r = call(F_ADD, &c, 2, &run);
+        good += r == 0 && run.function == 4 && c.out == i + 1;
+    }
+    return (void *)good;
+}
+static void s_storm_calls(void)
+{
+    struct sigaction a = {.sa_sigaction = on_alarm, .sa_flags = SA_SIGINFO | SA_RESTART};
+    struct itimerval every = {{0, 100}, {0, 100}}, off = {{0, 0}, {0, 0}};
+    pthread_t t;
+    void *good;
+    sigaction(SIGALRM, &a, NULL);
+    setitimer(ITIMER_REAL, &every, NULL);
+    pthread_create(&t, NULL, short_calls, (void *)1);
+    uintptr_t mine = (uintptr_t)short_calls(NULL);
+    pthread_join(t, &good);
+    setitimer(ITIMER_REAL, &off, NULL);
+    printf("good %llu %llu alarms %d\n", U(mine), U((uintptr_t)good), alarms > 100);
+}
+
+/* A host handler that enters the interrupted enclave on the next SSA frame, as runtimes do. */
+static int nested_result;
+static struct call nested_call;
+static void on_nested(int n)
+{
+    (void)n;
+    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+    int r = call(0, &nested_call, 2, &run);
+    if (r == 0 && run.function == 4)
+        nested_result++;
+}
+static void s_nested(void)
+{
+    struct sigaction a = {.sa_handler = on_nested};
+    struct itimerval every = {{0, 2000}, {0, 2000}}, off = {{0, 0}, {0, 0}};
+    sigaction(SIGALRM, &a, NULL);
+    setitimer(ITIMER_REAL, &every, NULL);
+    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+    struct call c = {.in = 20000000};
+    int r = call(F_VECTOR, &c, 2, &run);
+    setitimer(ITIMER_REAL, &off, NULL);
+    printf("ret %d function %u out %llu nested %d exitinfo %llu\n", r, run.function, U(c.out), nested_result > 3,
+           U(nested_call.exitinfo));
+}
+
+static void *meet(void *index)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[(uintptr_t)index]};
+    struct call c = {.in = (uint64_t)l.tcs_count};
+    int r = call(F_MEET, &c, 2, &run);
+    return (void *)(uintptr_t)(r == 0 && run.function == 4 && c.out == (uint64_t)l.tcs_count);
+}
+static void s_threads(void)
+{
+    pthread_t t[LOAD_TCS_MAX];
+    uintptr_t good = 0;
+    for (int round = 0; round < 1; round++)
+        for (int i = 0; i < l.tcs_count; i++)
+            pthread_create(&t[i], NULL, meet, (void *)(uintptr_t)i);
+    for (int i = 0; i < l.tcs_count; i++) {
+        void *ok;
+        pthread_join(t[i], &ok);
+        good += (uintptr_t)ok;
+    }
+    printf("met %llu of %d\n", U(good), l.tcs_count);
+}
+
+static void *one_call(void *index)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[(uintptr_t)index]};
+    struct call c = {.in = 1};
+    int r = call(F_ADD, &c, 2, &run);
+    return (void *)(uintptr_t)(r == 0 && c.out == 2);
+}
+/* Threads come and go: their slots are used again. */
+static void s_many(void)
+{
+    uintptr_t good = 0;
+    for (int i = 0; i < 3000; i++) {
+        pthread_t t;
+        void *ok;
+        pthread_create(&t, NULL, one_call, (void *)(uintptr_t)(i % l.tcs_count));
+        pthread_join(t, &ok);
+        good += (uintptr_t)ok;
+    }
+    printf("good %llu\n", U(good));
+}
+
+/* The same TCS twice at once; a TCS that is none; a resume of what was never left. */
+static void *busy_inside(void *c)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+    call(F_MEET, c, 2, &run);
+    return NULL;
+}
+static void s_busy(void)
+{
+    pthread_t t;
+    struct call c = {.in = 2}, mine = {.in = 2};
+    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+    pthread_create(&t, NULL, busy_inside, &c);
+    usleep(200000);
+    show("busy", call(F_ADD, &mine, 2, &run), &run);
+    run.tcs = l.tcs[1];
+    show("second", call(F_MEET, &mine, 2, &run), &run);
+    pthread_join(t, NULL);
+    show("idle resume", call(F_ADD, &mine, 3, &run), &run);
+    run.tcs = l.tcs[0] + 8;
+    show("unaligned", call(F_ADD, &mine, 2, &run), &run);
+    run.tcs = l.tcs[0] + 4096;
+    show("not a TCS", call(F_ADD, &mine, 2, &run), &run);
+    run.tcs = 0x7f0000000000;
+    show("no enclave", call(F_ADD, &mine, 2, &run), &run);
+}
+
+/* Two unresumed faults use up... three SSA frames: entries until CSSA reaches NSSA. */
+static void s_nssa(void)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+    struct call c = {.in = FAULT_UD};
+    for (int i = 0; i < 4; i++) {
+        int r = call(i ? 2 : F_FAULT, i ? NULL : &c, 2, &run); /* with CSSA > 0 and a null call the handler faults */
+        show("entry", r, &run);
+    }
+}
+
+/* EENTER by our own instruction, without the vDSO: faults are signals, AEP is ours. */
+static volatile int raw_signal, raw_rax, raw_at_aep;
+static void on_raw(int n, siginfo_t *info, void *context)
+{
+    ucontext_t *uc = context;
+    (void)info;
+    raw_signal = n;
+    raw_rax = (int)uc->uc_mcontext.gregs[REG_RAX];
+    raw_at_aep = uc->uc_mcontext.gregs[REG_RIP] == uc->uc_mcontext.gregs[REG_RCX];
+    uc->uc_mcontext.gregs[REG_RIP] += 3; /* step over the ENCLU at the AEP */
+}
+static void raw(uint64_t function, struct call *c, uint64_t tcs)
+{
+    uint64_t a = 2, b = tcs;
+    __asm__ volatile("lea 1f(%%rip), %%rcx; 1: .byte 0x0f, 0x01, 0xd7"
+                     : "+a"(a), "+b"(b), "+D"(function), "+S"(c)
+                     :
+                     : "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc");
+}
+static void s_raw(void)
+{
+    struct sigaction a = {.sa_sigaction = on_raw, .sa_flags = SA_SIGINFO};
+    struct call c = {.in = 41}, f = {.in = argument};
+    for (int n = 1; n < 32; n++)
+        if (n == SIGILL || n == SIGSEGV || n == SIGFPE || n == SIGTRAP)
+            sigaction(n, &a, NULL);
+    raw(F_ADD, &c, l.tcs[0]);
+    printf("out %llu signal %d\n", U(c.out), raw_signal);
+    raw(F_FAULT, &f, l.tcs[0]);
+    printf("fault signal %d rax %d at AEP %d\n", raw_signal, raw_rax, raw_at_aep);
+    raw_signal = 0;
+    raw(F_ADD, &c, 0x123);
+    printf("bad TCS signal %d\n", raw_signal);
+}
+
+static void hex(const uint8_t *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        printf("%02x", p[i]);
+    printf("\n");
+}
+
+static void s_report(void)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+    struct call c = {0};
+    memcpy(c.data, "report data of the test", 24);
+    if (argument && fread(c.data, 1, 64 + 512, stdin) != 64 + 512) /* report data and TARGETINFO from the test */
+        return;
+    int r = call(F_REPORT, &c, 2, &run);
+    printf("ret %d function %u vector %u\n", r, run.function, run.exception_vector);
+    hex(c.data, 432);
+}
+
+static void s_key(void)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+    for (int i = 0; i < 3; i++) {
+        struct call c = {0};
+        struct sgx_keyrequest q = {.keyname = i == 2 ? 99 : 4 /* seal */, .keypolicy = 2 /* MRSIGNER */, .attributemask = 3};
+        memcpy(c.data, &q, sizeof q);
+        int r = call(F_KEY, &c, 2, &run);
+        printf("ret %d function %u status %llu ", r, run.function, U(c.out));
+        hex(c.data, 16);
+    }
+}
+
+static void s_bases(void)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[1]};
+    struct call c = {0};
+    pthread_t self = pthread_self();
+    call(F_BASES, &c, 2, &run);
+    printf("fs %d gs %d host %d\n", c.fsbase == l.tcs[1] + 4 * PAGE, c.gsbase == l.tcs[1] + 4 * PAGE, self == pthread_self());
+}
+
+/* mmap and mprotect never give more than SECINFO; a private mapping is refused. */
+static void s_permissions(void)
+{
+    void *p = mmap((void *)0x10000, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, l.fd, 0);
+    printf("write to text %s\n", p == MAP_FAILED ? strerrorname_np(errno) : "mapped");
+    printf("mprotect text %s\n", mprotect((void *)0x10000, PAGE, PROT_READ | PROT_WRITE) ? strerrorname_np(errno) : "done");
+    printf("mprotect less %s\n", mprotect((void *)0x10000, PAGE, PROT_READ) ? strerrorname_np(errno) : "done");
+    printf("mprotect back %s\n", mprotect((void *)0x10000, PAGE, PROT_READ | PROT_EXEC) ? strerrorname_np(errno) : "done");
+    p = mmap((void *)0x10000, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, l.fd, 0);
+    printf("private %s\n", p == MAP_FAILED ? strerrorname_np(errno) : "mapped");
+    p = mmap((void *)(SGX_PAGE_SIZE << 17), PAGE, PROT_READ, MAP_SHARED | MAP_FIXED, l.fd, 0);
+    printf("beyond %s\n", p == MAP_FAILED ? strerrorname_np(errno) : "mapped");
+    s_call();
+}
+
+/* Errnos of the ioctls, on a second enclave. */
+static int try(int fd, unsigned long command, void *a) { return ioctl(fd, command, a) ? errno : 0; }
+static void s_errnos(void)
+{
+    _Alignas(4096) static struct sgx_secs secs;
+    _Alignas(4096) static uint8_t page[PAGE], sig[1808];
+    _Alignas(64) struct sgx_secinfo info = {.flags = 0x203};
+    struct sgx_enclave_create create = {(uint64_t)&secs};
+    struct sgx_enclave_add_pages add = {.src = (uint64_t)page, .length = PAGE, .secinfo = (uint64_t)&info};
+    struct sgx_enclave_init init = {(uint64_t)sig};
+    struct sgx_enclave_provision provision = {0};
+    int fd = open("/dev/sgx_enclave", O_RDWR);
+#define TRY(name, c, a) printf("%s %s\n", name, strerrorname_np(try(fd, c, a)) ?: "0")
+    TRY("add first", SGX_IOC_ENCLAVE_ADD_PAGES, &add);
+    TRY("init first", SGX_IOC_ENCLAVE_INIT, &init);
+    TRY("create null", SGX_IOC_ENCLAVE_CREATE, NULL);
+    secs.size = 0x10000, secs.ssa_frame_size = 1, secs.attributes = 4, secs.xfrm = 3;
+#define SECS(name, field, value) do { struct sgx_secs keep = secs; secs.field = value; TRY(name, SGX_IOC_ENCLAVE_CREATE, &create); secs = keep; } while (0)
+    SECS("size 3 pages", size, 0x3000);
+    SECS("size 0", size, 0);
+    SECS("base", base, 0x1000);
+    SECS("frame 0", ssa_frame_size, 0);
+    SECS("xfrm 0", xfrm, 0);
+    SECS("xfrm 9", xfrm, 3 | 1 << 9);
+    SECS("32 bit", attributes, 0);
+    SECS("init bit", attributes, 5);
+    SECS("reserved attribute", attributes, 4 | 1ull << 40);
+    SECS("misc", miscselect, 2);
+    SECS("reserved byte", reserved4[100], 1);
+    TRY("create", SGX_IOC_ENCLAVE_CREATE, &create);
+    TRY("create twice", SGX_IOC_ENCLAVE_CREATE, &create);
+#define ADD(name, field, value) do { struct sgx_enclave_add_pages keep = add; add.field = value; TRY(name, SGX_IOC_ENCLAVE_ADD_PAGES, &add); add = keep; } while (0)
+    ADD("length 0", length, 0);
+    ADD("length odd", length, 100);
+    ADD("offset odd", offset, 8);
+    ADD("offset beyond", offset, 0x10000);
+    ADD("src odd", src, (uint64_t)page + 8);
+    ADD("src unmapped", src, 0x1000);
+    ADD("secinfo null", secinfo, 0);
+#define INFO(name, value) do { info.flags = value; TRY(name, SGX_IOC_ENCLAVE_ADD_PAGES, &add); info.flags = 0x203; } while (0)
+    INFO("write only", 0x202);
+    INFO("type SECS", 0x000);
+    INFO("type VA", 0x300);
+    INFO("tcs with rights", 0x103);
+    INFO("reserved flag", 0x203 | 1 << 20);
+    page[100] = 1;
+    INFO("bad TCS", 0x100);
+    page[100] = 0;
+    TRY("add", SGX_IOC_ENCLAVE_ADD_PAGES, &add);
+    printf("count %llu\n", U(add.count));
+    TRY("add twice", SGX_IOC_ENCLAVE_ADD_PAGES, &add);
+    TRY("init null", SGX_IOC_ENCLAVE_INIT, NULL);
+    TRY("init bad sig", SGX_IOC_ENCLAVE_INIT, &init);
+    TRY("provision", SGX_IOC_ENCLAVE_PROVISION, &provision);
+    TRY("unknown", _IO(SGX_MAGIC, 0x33), NULL);
+    struct sgx_enclave_restrict_permissions restrict_ = {0};
+    TRY("EMODPR", SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS, &restrict_);
+    fd = 1;
+    TRY("not the device", SGX_IOC_ENCLAVE_CREATE, &create);
+}
+
+/* A child has no enclave; its parent's goes on. */
+static void s_fork(void)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+    struct call c = {.in = 1};
+    call(F_ADD, &c, 2, &run);
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) {
+        struct call d = {.in = 1};
+        show("child", call(F_ADD, &d, 2, &run), &run);
+        _exit(0);
+    }
+    waitpid(child, NULL, 0);
+    s_call();
+}
+
+/* Host signal calls are as without the library. */
+static void on_count(int n) { (void)n; alarms++; }
+static void s_signals(void)
+{
+    struct sigaction a = {.sa_handler = on_count, .sa_flags = SA_RESETHAND}, old;
+    sigset_t set, was;
+    sigaction(SIGSEGV, &a, NULL);
+    sigaction(SIGSEGV, NULL, &old);
+    printf("action %d\n", old.sa_handler == on_count);
+    sigemptyset(&set);
+    sigaddset(&set, SIGSEGV);
+    sigaddset(&set, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    sigprocmask(SIG_SETMASK, NULL, &was);
+    printf("blocked %d %d\n", sigismember(&was, SIGSEGV), sigismember(&was, SIGUSR1));
+    raise(SIGSEGV);
+    printf("pending %d\n", alarms == 0);
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
+    printf("delivered %d\n", alarms == 1);
+    sigaction(SIGSEGV, NULL, &old);
+    printf("reset %d\n", old.sa_handler == SIG_DFL);
+    s_call();
+    fflush(stdout);
+    if (argument)
+        __asm__ volatile("movb $1, 16" : : : "memory");
+}
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+static void s_bench(void)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+    struct call c = {0};
+    double start = seconds();
+    int n = 20000;
+    for (int i = 0; i < n; i++)
+        call(F_NOTHING, &c, 2, &run);
+    printf("round trip %.2f us\n", (seconds() - start) / n * 1e6);
+}
+
+/* A write by untrusted code into the idle enclave; then entries. */
+static void s_tamper(void)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+    struct call c = {0}, d = {0};
+    call(F_POKE, &c, 2, &run);
+    printf("read %#llx\n", U(*(volatile uint64_t *)c.out));
+    call(F_SUM, &d, 2, &run);
+    printf("inside %#llx\n", U(d.out));
+    if (argument)
+        *(volatile uint64_t *)c.out = 0xbad;
+    d.out = 0;
+    show("entry", call(F_SUM, &d, 2, &run), &run);
+    printf("inside %#llx\n", U(d.out));
+}
+
+/* Enclaves that come and go in one process: unmapped and closed, their pages are free again. */
+static void *image_sgxs, *image_sig;
+static size_t image_size;
+static void s_again(void)
+{
+    struct call c;
+    int good = 0;
+    for (int i = 0; i < 300; i++) {
+        const char *step;
+        munmap((void *)0x10000, l.size - 0x10000);
+        close(l.fd);
+        memset(&l, 0, sizeof l);
+        int r = load(&l, image_sgxs, image_size, image_sig, &step);
+        if (r) {
+            printf("%d %s: %s\n", i, step, strerrorname_np(-r));
+            return;
+        }
+        struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+        c = (struct call){.in = (uint64_t)i};
+        r = call(F_ADD, &c, 2, &run);
+        good += r == 0 && run.function == 4 && c.out == (uint64_t)i + 1;
+    }
+    munmap((void *)0x10000, l.size - 0x10000);
+    close(l.fd);
+    l.fd = open("/dev/sgx_enclave", O_RDWR);
+    printf("good %d\n", good);
+    fflush(stdout);
+}
+
+/* The provisioning attribute needs its device. */
+static void s_provision(void)
+{
+    struct sgx_enclave_provision provision = {(uint64_t)open("/dev/sgx_provision", O_RDWR)};
+    int fd = open("/dev/sgx_enclave", O_RDWR);
+    printf("open %d ioctl %s\n", (int)provision.fd >= 0, strerrorname_np(try(fd, SGX_IOC_ENCLAVE_PROVISION, &provision)) ?: "0");
+}
+
+/* What a debugger's ways in get of a data page, and whether they can change a text page. */
+static void s_peek(void)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+    struct call c = {0};
+    uint64_t word = 0;
+    call(F_POKE, &c, 2, &run);
+    struct iovec here = {&word, 8}, there = {(void *)c.out, 8};
+    ssize_t n = process_vm_readv(getpid(), &here, 1, &there, 1, 0);
+    printf("readv %s %#llx\n", n == 8 ? "read" : strerrorname_np(errno), U(word));
+    word = 0;
+    int fd = open("/proc/self/mem", O_RDWR);
+    if (fd < 0) {
+        printf("mem %s\n", strerrorname_np(errno));
+        return;
+    }
+    n = pread(fd, &word, 8, (off_t)c.out);
+    printf("mem %s %#llx\n", n == 8 ? "read" : strerrorname_np(errno), U(word));
+    n = pwrite(fd, "\xcc", 1, 0x10000);
+    printf("text %s\n", n == 1 ? "written" : strerrorname_np(errno));
+}
+
+static const struct { const char *name; void (*run)(void); } scenarios[] = {
+    {"call", s_call}, {"invalid", s_invalid}, {"registers", s_registers}, {"fault", s_fault}, {"resume", s_resume},
+    {"storm", s_storm}, {"storm-altstack", s_storm_altstack}, {"storm-calls", s_storm_calls}, {"nested", s_nested}, {"threads", s_threads}, {"many", s_many},
+    {"busy", s_busy}, {"nssa", s_nssa}, {"raw", s_raw}, {"report", s_report}, {"key", s_key}, {"bases", s_bases},
+    {"permissions", s_permissions}, {"errnos", s_errnos}, {"fork", s_fork}, {"signals", s_signals}, {"bench", s_bench},
+    {"tamper", s_tamper}, {"peek", s_peek}, {"again", s_again},
+    {"provision", s_provision},
+};
+
+int main(int argc, char **argv)
+{
+    const char *step;
+    size_t size, sig_size;
+    if (argc < 4)
+        return 2;
+    void *sgxs = read_file(argv[2], &size), *sig = read_file(argv[3], &sig_size);
+    enter = (vdso_sgx_enter_enclave_t)vdso_symbol("__vdso_sgx_enter_enclave");
+    if (!sgxs || !sig || !enter)
+        return 2;
+    image_sgxs = sgxs, image_sig = sig, image_size = size;
+    argument = argc > 4 ? strtoull(argv[4], NULL, 0) : 0;
+    l.xfrm = 7;
+    l.misc = argc > 5;
+    l.attributes = getenv("ENCLAVE_DEBUG") ? 2 : 0;
+    int r = load(&l, sgxs, size, sig, &step);
+    if (r)
+        return printf("%s: %s\n", step, strerrorname_np(-r)), 1;
+    for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++)
+        if (!strcmp(scenarios[i].name, argv[1]))
+            return scenarios[i].run(), 0;
+    return 2;
+}

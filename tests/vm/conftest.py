@@ -1,0 +1,165 @@
+"""VMs for tests: a stand-in for the loader where the LibOS's own is not what is tested, and a daemon that is ended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NATIVE = REPOSITORY / "build" / "native"
+NOBODY = 65534
+
+# Takes the place of strongroom-loader: does what its arguments after `--` say, with ordinary system calls.
+STAND_IN = r"""
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+static void show(const char *path) {
+    char b[65536]; int f = open(path, O_RDONLY); ssize_t k;
+    if (f < 0) { printf("%s: none\n", path); return; }
+    while ((k = read(f, b, sizeof b)) > 0) fwrite(b, 1, k, stdout);
+    close(f);
+}
+int main(int n, char **a) {
+    int i = 1;
+    while (i < n && strcmp(a[i], "--")) i++;
+    for (i++; i + 1 < n; i += 2) {
+        const char *what = a[i], *arg = a[i + 1];
+        if (!strcmp(what, "exit")) { fflush(stdout); return atoi(arg); }
+        if (!strcmp(what, "raise")) { fflush(stdout); raise(atoi(arg)); }
+        if (!strcmp(what, "sleep")) { puts("asleep"); fflush(stdout); sleep(atoi(arg)); }
+        if (!strcmp(what, "show")) show(arg);
+        if (!strcmp(what, "exists")) { struct stat s; printf("%d\n", stat(arg, &s) == 0); }
+        if (!strcmp(what, "write")) { int f = open(arg, O_CREAT | O_WRONLY, 0644); printf("%d\n", f >= 0 && write(f, "x", 1) == 1); }
+        if (!strcmp(what, "id")) printf("%d %d %d\n", getuid(), getgid(), getpid());
+        if (!strcmp(what, "core")) { struct rlimit l; getrlimit(RLIMIT_CORE, &l); printf("%ld\n", (long)l.rlim_cur); }
+        if (!strcmp(what, "descriptors")) { for (int f = 0; f < 256; f++) if (fcntl(f, F_GETFD) >= 0) printf("%d ", f); puts(""); }
+        if (!strcmp(what, "channel")) { int f = atoi(arg); char b[16]; ssize_t k = read(f, b, sizeof b); write(f, b, k); }
+    }
+    return 0;
+}
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """The command line as one user: root runs it itself, or as nobody (an ordinary user) by setpriv."""
+
+    home: Path
+    native: Path
+    uid: int
+
+    def prefix(self) -> list[str]:
+        if self.uid == os.geteuid():
+            return [sys.executable]
+        # The test's own interpreter may lie where others may not look.
+        python = next(p for p in ("/usr/bin/python3.11", "/usr/bin/python3") if Path(p).exists())
+        return ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", python]
+
+    def environment(self) -> dict[str, str]:
+        site = Path(pytest.__file__).resolve().parent.parent
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home.parent),
+            "STRONGROOM_HOME": str(self.home),
+            "STRONGROOM_NATIVE": str(self.native),
+            "PYTHONPATH": f"{REPOSITORY / 'src'}:{site}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LANG": "C.UTF-8",
+        }
+
+    def popen(self, *words: str, **more: object) -> subprocess.Popen[str]:
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": "/", **more}
+        return subprocess.Popen(
+            [*self.prefix(), "-m", "strongroom", *words], env=self.environment(), **options  # type: ignore[call-overload]
+        )
+
+    def __call__(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        with self.popen(*words, stdin=subprocess.DEVNULL) as process:
+            try:
+                out, err = process.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def _other_python_works() -> bool:
+    for path in ("/usr/bin/python3.11", "/usr/bin/python3"):
+        if Path(path).exists():
+            done = subprocess.run(
+                [path, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True, check=False
+            )
+            return done.stdout.strip() == str(sys.version_info[:2])
+    return False
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A native folder: the real injector and library, the stand-in loader."""
+    parts = [NATIVE / "strongroom-inject", NATIVE / "libstrongroom-processor.elf"]
+    if not all(part.exists() for part in parts):
+        pytest.skip("native/ is not built: run `make`")
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc for the stand-in loader")
+    folder = tmp_path_factory.mktemp("native")
+    for place in (folder, *folder.parents[:2]):
+        place.chmod(0o755)
+    source = folder / "loader.c"
+    source.write_text(STAND_IN)
+    subprocess.run(
+        ["gcc", "-O1", "-static", "-w", "-o", str(folder / "strongroom-loader"), str(source)], check=True, timeout=60
+    )
+    for part in parts:
+        shutil.copy(part, folder)
+    for part in folder.iterdir():
+        part.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose image's files are there; the stand-in loader does not look into them."""
+    project = tmp_path_factory.mktemp("project")
+    build = project / "build"
+    build.mkdir()
+    for place in (build, project, *project.parents[:2]):
+        place.chmod(0o755)
+    (build / "enclave.sgxs").write_bytes(b"")
+    (build / "enclave.sig").write_bytes(bytes(range(256)) * 7 + bytes(16))
+    (build / "files.pack").write_bytes(b"")
+    (build / "enclave.json").write_text("{}")
+    return project
+
+
+def users() -> list[object]:
+    """root and an ordinary user where the tests run as root, else just this one."""
+    if os.geteuid() != 0:
+        return [pytest.param(os.geteuid(), id="user")]
+    return [pytest.param(0, id="root"), pytest.param(NOBODY, id="nobody")]
+
+
+@pytest.fixture(params=users())
+def command(request: pytest.FixtureRequest, strongroom_home: Path, stand_in: Path) -> Iterator[Command]:
+    uid: int = request.param
+    if uid != os.geteuid():
+        if shutil.which("setpriv") is None or not _other_python_works():
+            pytest.skip("no setpriv, or no other python of this version, to be an ordinary user with")
+        strongroom_home.parent.parent.chmod(0o755)
+        strongroom_home.parent.chmod(0o755)
+        os.chown(strongroom_home.parent, uid, uid)
+    found = Command(strongroom_home, stand_in, uid)
+    yield found
+    found("daemon", "stop")
