@@ -42,11 +42,27 @@ int main(int n, char **a) {
         if (!strcmp(what, "sleep")) { puts("asleep"); fflush(stdout); sleep(atoi(arg)); }
         if (!strcmp(what, "show")) show(arg);
         if (!strcmp(what, "exists")) { struct stat s; printf("%d\n", stat(arg, &s) == 0); }
-        if (!strcmp(what, "write")) { int f = open(arg, O_CREAT | O_WRONLY, 0644); printf("%d\n", f >= 0 && write(f, "x", 1) == 1); }
+        if (!strcmp(what, "write")) {
+            int f = open(arg, O_CREAT | O_WRONLY, 0644);
+            printf("%d\n", f >= 0 && write(f, "x", 1) == 1);
+        }
         if (!strcmp(what, "id")) printf("%d %d %d\n", getuid(), getgid(), getpid());
-        if (!strcmp(what, "core")) { struct rlimit l; getrlimit(RLIMIT_CORE, &l); printf("%ld\n", (long)l.rlim_cur); }
-        if (!strcmp(what, "descriptors")) { for (int f = 0; f < 256; f++) if (fcntl(f, F_GETFD) >= 0) printf("%d ", f); puts(""); }
-        if (!strcmp(what, "channel")) { int f = atoi(arg); char b[16]; ssize_t k = read(f, b, sizeof b); write(f, b, k); }
+        if (!strcmp(what, "core")) {
+            struct rlimit l;
+            getrlimit(RLIMIT_CORE, &l);
+            printf("%ld\n", (long)l.rlim_cur);
+        }
+        if (!strcmp(what, "descriptors")) {
+            for (int f = 0; f < 256; f++)
+                if (fcntl(f, F_GETFD) >= 0) printf("%d ", f);
+            puts("");
+        }
+        if (!strcmp(what, "channel")) {
+            int f = atoi(arg);
+            char b[16];
+            ssize_t k = read(f, b, sizeof b);
+            write(f, b, k);
+        }
     }
     return 0;
 }
@@ -83,7 +99,9 @@ class Command:
     def popen(self, *words: str, **more: object) -> subprocess.Popen[str]:
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": "/", **more}
         return subprocess.Popen(
-            [*self.prefix(), "-m", "strongroom", *words], env=self.environment(), **options  # type: ignore[call-overload]
+            [*self.prefix(), "-m", "strongroom", *words],
+            env=self.environment(),
+            **options,  # type: ignore[call-overload]
         )
 
     def __call__(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -100,7 +118,10 @@ def _other_python_works() -> bool:
     for path in ("/usr/bin/python3.11", "/usr/bin/python3"):
         if Path(path).exists():
             done = subprocess.run(
-                [path, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True, check=False
+                [path, "-c", "import sys; print(sys.version_info[:2])"],
+                capture_output=True,
+                text=True,
+                check=False,
             )
             return done.stdout.strip() == str(sys.version_info[:2])
     return False
@@ -120,7 +141,9 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = folder / "loader.c"
     source.write_text(STAND_IN)
     subprocess.run(
-        ["gcc", "-O1", "-static", "-w", "-o", str(folder / "strongroom-loader"), str(source)], check=True, timeout=60
+        ["gcc", "-O1", "-static", "-w", "-o", str(folder / "strongroom-loader"), str(source)],
+        check=True,
+        timeout=60,
     )
     for part in parts:
         shutil.copy(part, folder)

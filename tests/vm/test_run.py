@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from support.vm import Command, wait_until
 
 LEVELS = ("sealed", "separated", "faithful")
@@ -189,7 +190,9 @@ def test_allowed_host_files_and_no_others(command: Command, image: Path) -> None
 
 
 def test_exec_passes_status_and_shows_the_vm(command: Command) -> None:
-    done = command("exec", "--", "/bin/sh", "-c", "read -r name < /proc/sys/kernel/hostname; echo $name $$; exit 9")
+    done = command(
+        "exec", "--", "/bin/sh", "-c", "read -r name < /proc/sys/kernel/hostname; echo $name $$; exit 9"
+    )
     assert done.returncode == 9
     assert done.stderr == "strongroom: faithful (exec) · VM default\n"
     name, pid = done.stdout.split()
@@ -202,7 +205,9 @@ def test_exec_passes_status_and_shows_the_vm(command: Command) -> None:
 def test_exec_hides_the_home(command: Command) -> None:
     if best_level(command) == "faithful":
         pytest.skip("no namespaces here")
-    done = command("exec", "--", "/bin/sh", "-c", f"test -e {command.home}/strongroom.db && echo seen; echo x > /etc/x")
+    done = command(
+        "exec", "--", "/bin/sh", "-c", f"test -e {command.home}/strongroom.db && echo seen; echo x > /etc/x"
+    )
     assert "seen" not in done.stdout
     assert "Read-only" in done.stderr
 
