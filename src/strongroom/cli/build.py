@@ -79,14 +79,12 @@ def _print(result: BuildResult) -> None:
     typer.echo(f"measured   {_mib(result.measured_size)} MiB, and {result.file_count} files by their hashes")
     typer.echo(f"EPC        {_mib(result.epc_size)} MiB")
     if not sizes:
-        typer.echo(
-            f"VM sizes   none holds it without paging; the largest has {max(s.epc_mib for s in CATALOGUE)} MiB"
-        )
+        typer.echo(f"VM sizes   none holds it; the largest has {max(s.epc_mib for s in CATALOGUE)} MiB")
     elif len(sizes) == len(CATALOGUE):
-        typer.echo("VM sizes   every size holds it without paging")
+        typer.echo("VM sizes   every size holds it")
     else:
         small = [size.name for size in CATALOGUE if size.name not in sizes]
-        typer.echo(f"VM sizes   {sizes[0]} and larger hold it without paging; {', '.join(small)} would page")
+        typer.echo(f"VM sizes   {sizes[0]} and larger hold it; {', '.join(small)} would not")
     for note in result.notes:
         typer.echo(f"note: {note}", err=True)
     typer.echo(f"image      {result.directory}")

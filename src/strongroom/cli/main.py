@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             complain(f"the disk is full ({error.filename or 'no file named'}): free some space and try again")
         else:
             complain(f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}")
-        return 1
+        return 125 if arguments[:1] in (["run"], ["exec"]) or arguments[:2] == ["vm", "exec"] else 1
 
 
 def entry() -> None:

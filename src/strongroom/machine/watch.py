@@ -14,6 +14,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
 NETLINK_CONNECTOR = 11
 CN_IDX_PROC = 1
@@ -50,13 +51,20 @@ def _only_ptrace(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
 
+@dataclass
+class _Protected:
+    pidfd: int
+    injected: bool = False
+    """The one attach of the injector has been seen."""
+
+
 class Watch:
     """One thread that listens. ``available`` says whether the kernel lets it; ``killed`` counts."""
 
-    def __init__(self, allowed_tracer: Callable[[int, int], bool]) -> None:
-        """``allowed_tracer(process, tracer)`` is asked before a kill: the injector of ours traces too."""
-        self._allowed = allowed_tracer
-        self._protected: dict[int, int] = {}
+    def __init__(self, foreign: Callable[[int, int], bool]) -> None:
+        """``foreign(process, tracer)``: whether the tracer is known to be no injector of ours."""
+        self._foreign = foreign
+        self._protected: dict[int, _Protected] = {}
         self._lock = threading.Lock()
         self.killed = 0
         self.available = False
@@ -89,9 +97,14 @@ class Watch:
             self._socket.close()
 
     def protect(self, pid: int, pidfd: int) -> None:
-        """Kill the process (thread group ``pid``) when somebody attaches. ``pidfd`` stays the caller's."""
+        """Kill the process (thread group ``pid``) when somebody attaches. ``pidfd`` stays the caller's.
+
+        To be called before the injector starts: it traces too, once, and may be gone when its event is read here.
+        So the first attach may be its own. Where a debugger was first, the injector is refused or is the second
+        and is killed: no enclave starts.
+        """
         with self._lock:
-            self._protected[pid] = pidfd
+            self._protected[pid] = _Protected(pidfd)
 
     def release(self, pid: int) -> None:
         """Before its pidfd is closed."""
@@ -113,9 +126,12 @@ class Watch:
             if what != PROC_EVENT_PTRACE or tracer == 0:
                 continue
             with self._lock:
-                pidfd = self._protected.get(process)
-                if pidfd is None or self._allowed(process, tracer):
+                target = self._protected.get(process)
+                if target is None:
+                    continue
+                if not target.injected and not self._foreign(process, tracer):
+                    target.injected = True
                     continue
                 with contextlib.suppress(OSError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    signal.pidfd_send_signal(target.pidfd, signal.SIGKILL)
                     self.killed += 1

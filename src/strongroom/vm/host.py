@@ -43,7 +43,7 @@ class Host:
         self._started = time.time()
         self.machines = Machines(Records(home), Fuses(home), self._release)
         self.live = LiveVms(home, self.machines)
-        self.watch = Watch(_same_pid_namespace) if facts.privileged else None
+        self.watch = Watch(_foreign_tracer) if facts.privileged else None
         self.server: Server | None = None
 
     def operations(self) -> dict[str, Operation]:
@@ -156,12 +156,12 @@ class Host:
             protocol.send(self._spawner, message, descriptors)
 
 
-def _same_pid_namespace(process: int, tracer: int) -> bool:
-    """Our injector traces from inside the run's own namespace; nobody else can be in there."""
+def _foreign_tracer(process: int, tracer: int) -> bool:
+    """Our injector traces from inside the run's own namespace; a tracer outside it is none of ours."""
     try:
-        return os.readlink(f"/proc/{process}/ns/pid") == os.readlink(f"/proc/{tracer}/ns/pid")
+        return os.readlink(f"/proc/{process}/ns/pid") != os.readlink(f"/proc/{tracer}/ns/pid")
     except OSError:
-        return False
+        return False  # one of them is gone, as the injector soon is
 
 
 def _start_spawner() -> tuple[socket.socket, subprocess.Popen[bytes]]:

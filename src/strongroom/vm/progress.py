@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import struct
+from collections.abc import Callable
 
 from strongroom.errors import StrongroomError
 from strongroom.machine import protocol
@@ -24,7 +25,9 @@ class RunStatus:
     Holds descriptors of the monitor's and the program's processes (no reuse of process ids can hit another one).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before_program: Callable[[int, int], None] = lambda pid, pidfd: None) -> None:
+        """``before_program(pid, pidfd)`` is called while the program waits to be let go."""
+        self._before_program = before_program
         self.sock, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.sock.setblocking(False)
@@ -67,6 +70,7 @@ class RunStatus:
                     self.pidfds[who] = os.pidfd_open(pid)
                     if who == "program":
                         self.program = pid
+                        self._before_program(pid, self.pidfds[who])
         with contextlib.suppress(OSError):
             self.sock.send(b"go")
 

@@ -112,7 +112,7 @@ class Run:
         watch: Watch | None,
     ) -> None:
         self._watch = watch if level is Level.SEALED and not is_debug(request.image[4]) else None
-        self._status = RunStatus()
+        self._status = RunStatus(self._watch.protect) if self._watch else RunStatus()
         self._line = PackageLine(live, package)
         self._quotes: QuoteLine | None = None
         self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -186,16 +186,12 @@ class Run:
         """Until the program ends or the client goes: signals in, the exit status out. Raises SpawnFailed."""
         client.setblocking(True)
         client.settimeout(30)
-        protected: int | None = None
         try:
             while self._status.exit is None:
                 watched = [client.fileno(), self._status.sock.fileno(), self._stop_read]
                 ready = select.select(watched, [], [])[0]
                 if watched[1] in ready:
                     self._status.poll()
-                    if self._watch and protected is None and self._status.program is not None:
-                        protected = self._status.program
-                        self._watch.protect(protected, self._status.pidfds["program"])
                 if self._stop_read in ready:
                     raise StrongroomError(
                         "the VM was stopped while the program ran", "see `strongroom vm list`"
@@ -205,8 +201,8 @@ class Run:
                     protocol.close_all(extra)
                     self._status.signal(protocol.number(message, "signal", 1, 64))
         finally:
-            if self._watch and protected is not None:
-                self._watch.release(protected)
+            if self._watch and self._status.program is not None:
+                self._watch.release(self._status.program)
         protocol.send(client, {"exit": self._status.exit})
 
     def stop(self) -> None:
