@@ -152,8 +152,11 @@ int main(int argc, char **argv)
         return 2;
     void *sgxs = read_file(argv[1], &size), *sig = read_file(argv[2], &sig_size);
     vdso_sgx_enter_enclave_t enter = (vdso_sgx_enter_enclave_t)vdso_symbol("__vdso_sgx_enter_enclave");
-    if (!sgxs || !sig || !enter)
+    if (!sgxs || !sig || !enter || sig_size != 1808)
         return fprintf(stderr, "loader: no file, or no SGX vDSO\n"), 1;
+    memcpy(&l.misc, (uint8_t *)sig + 900, 4); /* SIGSTRUCT: MISCSELECT, ATTRIBUTES.FLAGS, ATTRIBUTES.XFRM */
+    memcpy(&l.attributes, (uint8_t *)sig + 928, 8);
+    memcpy(&l.xfrm, (uint8_t *)sig + 936, 8);
     int r = load(&l, sgxs, size, sig, &step);
     if (r)
         return fprintf(stderr, "loader: %s: %s\n", step, strerrorname_np(-r)), 1;

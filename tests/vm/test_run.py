@@ -161,8 +161,8 @@ def test_epc_exhausted_is_named(command: Command, image: Path, tmp_path: Path) -
     assert command("run", str(project), "--", "exit", "0").returncode == 0
 
 
-def test_not_built_names_the_step(command: Command, tmp_path: Path) -> None:
-    done = command("run", str(tmp_path / "nowhere"))
+def test_not_built_names_the_step(command: Command) -> None:
+    done = command("run", str(command.home.parent / "nowhere"))
     assert done.returncode == 125
     assert "strongroom build" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -239,3 +239,12 @@ def _command_line(entry: Path) -> bytes:
         return (entry / "cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def test_a_project_that_may_not_be_read_is_our_failure(command: Command, tmp_path: Path) -> None:
+    if command.uid == 0:
+        pytest.skip("root reads everything")
+    tmp_path.chmod(0o700)
+    done = command("run", str(tmp_path / "nowhere"))
+    assert done.returncode == 125
+    assert done.stderr.startswith("strongroom: Permission denied (")
