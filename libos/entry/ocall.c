@@ -76,6 +76,12 @@ void die(int status)
         ocall(OCALL_SYSCALL, __NR_exit_group, (u64)status & 0xff, 0, 0, 0, 0, 0);
 }
 
+void cannot_start(const char *what)
+{
+    say("strongroom: %s", what);
+    die(125);
+}
+
 void libos_bug(const char *what)
 {
     say("strongroom: LibOS: %s", what);

@@ -16,20 +16,20 @@ void pack_start(u64 address, u64 size)
     u64 index_size = boot()->pack_index_size;
     u8 digest[32];
     if (index_size < sizeof *g_index || index_size > size || !outside(address, size))
-        libos_bug("files.pack is shorter than its index");
+        cannot_start("files.pack is shorter than its index: build the project again");
     u8 *copy = (u8 *)kpages(index_size + 1);
     if (!copy)
-        libos_bug("no memory for the index of files.pack: raise memory in enclave.toml");
+        cannot_start("no memory for the index of files.pack: raise memory in enclave.toml");
     memcpy(copy, (const void *)address, index_size);
     copy[index_size] = 0;
     sha256(copy, index_size, digest);
     if (memcmp(digest, boot()->pack_index_sha256, 32))
-        libos_bug("files.pack is not the one that was measured");
+        cannot_start("files.pack is not the one that was measured: build the project again");
     g_index = (const void *)copy;
     g_pack = address;
     g_pack_size = size;
     if (memcmp(g_index->magic, PACK_MAGIC, 8) || g_index->version != PACK_VERSION || g_index->chunk_size != PACK_CHUNK)
-        libos_bug("files.pack has another version");
+        cannot_start("files.pack has another version: build the project again");
 }
 
 static int compare(const struct pack_entry *e, const char *path, u32 length)

@@ -107,6 +107,7 @@ void kick(struct thread *t);
 void take_host_signals(struct thread *t);
 __attribute__((noreturn)) void die(int status);
 __attribute__((noreturn)) void libos_bug(const char *what);
+__attribute__((noreturn)) void cannot_start(const char *what); /* status 125: the program has not run */
 u64 host_data_address(void);
 
 /* ---- lock ---- */

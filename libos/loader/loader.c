@@ -159,7 +159,7 @@ static int image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
         uint64_t start = 0, length = 0, flags = 0, measured = 0;
         while (at + 64 <= size && length < (measured || !length ? BATCH : ~0ull)) {
             if (memcmp(s + at, "EADD\0\0\0\0", 8))
-                fail("enclave.sgxs: unknown record at %llu", (unsigned long long)at);
+                fail("enclave.sgxs is damaged (unknown record at %llu): build it again", (unsigned long long)at);
             uint64_t offset = u64_at(s + at + 8), page_flags = u64_at(s + at + 16), next = at + 64;
             bool has = next + 64 <= size && !memcmp(s + next, "EEXTEND", 8);
             bool data = next + 64 <= size && !memcmp(s + next, "UNMEASRD", 8);
@@ -197,8 +197,10 @@ static int image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
     }
     struct sgx_enclave_init init = {(uint64_t)sig};
     int ret = ioctl(device, SGX_IOC_ENCLAVE_INIT, &init);
+    if (ret > 0 || (ret && errno == EPERM))
+        fail("the enclave is refused, its pages or its signature are not those that were built: build it again");
     if (ret)
-        fail("starting the enclave: %s", ret < 0 ? strerror(errno) : "the signature does not fit the enclave's pages (was it changed?)");
+        fail("starting the enclave: %s", strerror(errno));
     for (uint32_t i = 0; i < g_areas; i++)
         if (mmap((void *)g_area[i].start, g_area[i].end - g_area[i].start, g_area[i].prot, MAP_SHARED | MAP_FIXED, device, 0) ==
             MAP_FAILED)

@@ -41,7 +41,7 @@ static void add(struct strings *s, const char *text)
 {
     u64 n = strlen(text) + 1;
     if (s->count == s->room || s->used + n > s->size)
-        libos_bug("too many arguments or variables");
+        cannot_start("too many arguments or variables");
     memcpy(s->pool + s->used, text, n);
     s->list[s->count++] = s->used;
     s->used += n;
@@ -67,9 +67,9 @@ static void strings_gather(struct strings *args, struct strings *env)
     u64 size = min64(g_info.strings_size, 1 << 20), at = 0;
     char *copy = kmalloc(size + 1);
     if (!copy)
-        libos_bug("no memory for the arguments");
+        cannot_start("no memory for the arguments");
     if (size && !outside(g_info.strings, size))
-        libos_bug("the host's arguments are not in its memory");
+        cannot_start("the host's arguments are not in its memory");
     memcpy(copy, (const void *)g_info.strings, size);
     for (u32 i = 0; i < boot()->argc; i++)
         add(args, boot_string(argv[i]));
@@ -77,8 +77,7 @@ static void strings_gather(struct strings *args, struct strings *env)
         if (boot()->flags & BOOT_HOST_ARGV)
             add(args, copy + at);
         else {
-            say("strongroom: arguments are refused: enclave.toml does not have args = true");
-            die(125);
+            cannot_start("arguments are refused: enclave.toml does not have args = true");
         }
     for (u32 i = 0; i < boot()->envc; i++)
         add(env, boot_string(envp[i]));
@@ -86,8 +85,7 @@ static void strings_gather(struct strings *args, struct strings *env)
         if (env_allowed(copy + at))
             add(env, copy + at);
         else {
-            say("strongroom: a variable is refused: name it under env in enclave.toml");
-            die(125);
+            cannot_start("a variable is refused: name it under env in enclave.toml");
         }
     kfree(copy);
 }
@@ -113,7 +111,7 @@ void start_main(struct thread *t, const struct start_info *from)
     g_info = *from;
     const struct boot_info *b = boot();
     if (b->magic != BOOT_MAGIC || b->version != BOOT_VERSION || b->flags == ~0u)
-        libos_bug("the boot information is of another version");
+        cannot_start("the boot information is of another version");
     g_trace = g_info.flags & START_TRACE && b->flags & BOOT_DEBUG;
     g_online_cpus = g_info.cpus && g_info.cpus <= 1024 ? g_info.cpus : 1;
     mm_start();
@@ -135,7 +133,7 @@ void start_main(struct thread *t, const struct start_info *from)
     if (bad)
         {
         say("strongroom: LibOS: loading %s: %ld", main ? boot_string(main->path) : "no program", bad);
-        libos_bug("the program cannot be loaded from files.pack");
+        cannot_start("the program cannot be loaded from files.pack");
     }
 
     u64 phdr = main->base + head.phoff;
@@ -151,7 +149,7 @@ void start_main(struct thread *t, const struct start_info *from)
         pool = kpages(pool_size);
     }
     if (!pool)
-        libos_bug("no memory for the arguments");
+        cannot_start("no memory for the arguments");
     struct strings args = {lists[0], 0, 2048, (char *)pool, 0, pool_size / 2};
     struct strings env = {lists[1], 0, 2048, (char *)pool + pool_size / 2, 0, pool_size / 2};
     strings_gather(&args, &env);
@@ -159,13 +157,13 @@ void start_main(struct thread *t, const struct start_info *from)
     u64 sp = mm_stack_base() + mm_stack_size();
     memset((void *)(sp - 4 * PAGE), 0, 4 * PAGE);
     if (args.used + env.used + 8 * (args.count + env.count) + 4096 > mm_stack_size() / 2)
-        libos_bug("arguments are too long for the stack");
+        cannot_start("arguments are too long for the stack");
     u64 exec_name = push(&sp, boot_string(b->program_path), strlen(boot_string(b->program_path)) + 1);
     u64 env_at = push(&sp, env.pool, env.used), args_at = push(&sp, args.pool, args.used);
     u64 platform = push(&sp, "x86_64", 7);
     u8 random[16];
     if (!random_bytes(random, 16))
-        libos_bug("RDRAND does not work on this processor");
+        cannot_start("RDRAND does not work on this processor");
     u64 random_at = push(&sp, random, 16);
     u32 hwcap = 0, eax = 1, ebx, ecx = 0;
     __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(hwcap));

@@ -20,7 +20,7 @@
 #define PAGE 4096ull
 #define LOAD_TCS_MAX 64
 
-struct loaded { int fd; uint64_t size, tcs[LOAD_TCS_MAX], xfrm, attributes, misc; int tcs_count; };
+struct loaded { int fd; uint64_t base, size, tcs[LOAD_TCS_MAX], xfrm, attributes, misc; int tcs_count; };
 
 __attribute__((unused)) static void *read_file(const char *path, size_t *size)
 {
@@ -72,17 +72,17 @@ static int add_page(struct loaded *l, uint64_t offset, uint64_t flags, void *dat
     if (ioctl(l->fd, SGX_IOC_ENCLAVE_ADD_PAGES, &add))
         return -errno;
     if (flags >> 8 == 1 && l->tcs_count < LOAD_TCS_MAX)
-        l->tcs[l->tcs_count++] = offset;
+        l->tcs[l->tcs_count++] = l->base + offset;
     return add.count == PAGE ? 0 : -EIO;
 }
 
 static int map_page_run(struct loaded *l, uint64_t start, uint64_t end, uint64_t flags)
 {
     int prot = flags >> 8 == 1 ? PROT_READ | PROT_WRITE : (int)(flags & 7); /* SECINFO's R, W, X are PROT_'s */
-    return mmap((void *)start, end - start, prot, MAP_SHARED | MAP_FIXED, l->fd, 0) == MAP_FAILED ? -errno : 0;
+    return mmap((void *)(l->base + start), end - start, prot, MAP_SHARED | MAP_FIXED, l->fd, 0) == MAP_FAILED ? -errno : 0;
 }
 
-/* Steps: "create", "add", "init", "map"; *step names the one that failed. ELRANGE's base is 0. */
+/* Steps: "create", "add", "init", "map"; *step names the one that failed. */
 static int load(struct loaded *l, const uint8_t *sgxs, size_t size, const void *sig, const char **step)
 {
     static uint8_t page[PAGE] __attribute__((aligned(4096)));
@@ -99,6 +99,13 @@ static int load(struct loaded *l, const uint8_t *sgxs, size_t size, const void *
     memcpy(secs, sgxs + 12, 8);
     memcpy(secs + 20, &l->misc, 4);
     l->size = *(uint64_t *)secs;
+    if (size > 80 && !*(const uint64_t *)(sgxs + 72)) { /* a page at 0 goes elsewhere; other images want base 0 */
+        uint8_t *room = mmap(NULL, 2 * l->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (room == MAP_FAILED)
+            return -errno;
+        l->base = ((uint64_t)room + l->size - 1) & ~(l->size - 1);
+    }
+    memcpy(secs + 8, &l->base, 8);
     uint64_t attributes = 4 | l->attributes, xfrm = l->xfrm ? l->xfrm : 3;
     memcpy(secs + 48, &attributes, 8);
     memcpy(secs + 56, &xfrm, 8);
