@@ -148,6 +148,7 @@ void objects_start(void);
 const struct boot_object *object_of(const char *path);
 const struct boot_object *object_at(u64 address);
 u64 object_low(const struct boot_object *o);
+bool object_holds(const struct boot_object *o, u64 address, u64 size, bool write);
 long object_load(const struct boot_object *o); /* all of it, from the pack */
 long object_map(const struct boot_object *o, u64 length);
 long object_map_fixed(const struct boot_object *o, u64 address, u64 length, int prot, struct file *file, u64 offset);

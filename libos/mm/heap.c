@@ -144,21 +144,15 @@ bool user_read_ok(u64 address, u64 size)
     if (heap_range(address, size))
         return !has_kernel(address, size);
     const struct boot_object *o = object_at(address);
-    return o && address >= object_low(o) && size <= o->base + o->span - address;
+    return o && object_holds(o, address, size, false);
 }
 
 bool user_write_ok(u64 address, u64 size)
 {
-    if (!user_read_ok(address, size))
-        return false;
-    const struct boot_object *o = size && !heap_range(address, size) ? object_at(address) : NULL;
-    if (!o)
-        return true;
-    const struct boot_segment *s = (const void *)(BOOT_ADDRESS + o->segment_off);
-    for (u32 i = 0; i < o->segment_count; i++)
-        if (s[i].measured && address < o->base + page_up(s[i].vaddr + s[i].memsz) && address + size > page_down(o->base + s[i].vaddr))
-            return false;
-    return true;
+    if (!size || heap_range(address, size))
+        return user_read_ok(address, size);
+    const struct boot_object *o = object_at(address);
+    return o && object_holds(o, address, size, true);
 }
 
 long user_string(u64 address, char *to, size_t size)

@@ -32,13 +32,31 @@ const struct boot_object *object_at(u64 address)
     return NULL;
 }
 
-static bool is_text(const struct boot_object *o, u64 page)
+static const struct boot_segment *segment_at(const struct boot_object *o, u64 address)
 {
     const struct boot_segment *s = segments(o);
     for (u32 i = 0; i < o->segment_count; i++)
-        if (s[i].measured && page >= page_down(o->base + s[i].vaddr) && page < page_up(o->base + s[i].vaddr + s[i].memsz))
-            return true;
-    return false;
+        if (address >= page_down(o->base + s[i].vaddr) && address < page_up(o->base + s[i].vaddr + s[i].memsz))
+            return &s[i];
+    return NULL;
+}
+
+static bool is_text(const struct boot_object *o, u64 page)
+{
+    const struct boot_segment *s = segment_at(o, page);
+    return s && s->measured;
+}
+
+/* Whether all of [address, address + size) has pages, of data only where `write`: between segments there are none. */
+bool object_holds(const struct boot_object *o, u64 address, u64 size, bool write)
+{
+    const struct boot_segment *s;
+    if (address < object_low(o) || address - o->base > o->span || size > o->base + o->span - address)
+        return false;
+    for (u64 at = page_down(address); at < address + size; at = page_up(o->base + s->vaddr + s->memsz))
+        if (!(s = segment_at(o, at)) || (write && s->measured))
+            return false;
+    return true;
 }
 
 /* Writes [from, to) of the file at `address`, zero beyond the file's end, around measured pages. */
@@ -96,14 +114,9 @@ long object_map(const struct boot_object *o, u64 length)
     return bad ? bad : (long)low;
 }
 
-static bool holds(const struct boot_object *o, u64 address, u64 length)
-{
-    return address >= object_low(o) && length <= o->base + o->span - address;
-}
-
 long object_map_fixed(const struct boot_object *o, u64 address, u64 length, int prot, struct file *file, u64 offset)
 {
-    if (address & (PAGE - 1) || !holds(o, address, length))
+    if (address & (PAGE - 1) || !object_holds(o, address, length, false))
         return -ENOMEM;
     if (prot & PROT_EXEC) {
         for (u64 page = address; page < address + length; page += PAGE)
@@ -119,7 +132,7 @@ long object_map_fixed(const struct boot_object *o, u64 address, u64 length, int 
 
 long object_protect(const struct boot_object *o, u64 address, u64 length, int prot)
 {
-    if (!holds(o, address, length))
+    if (prot != PROT_NONE && !object_holds(o, address, length, false))
         return -ENOMEM;
     for (u64 page = address; page < address + length; page += PAGE)
         if ((prot & PROT_WRITE && is_text(o, page)) || (prot & PROT_EXEC && !is_text(o, page)))

@@ -44,7 +44,11 @@ long sys_clone(const long *a)
         }
         return tid_of(t);
     }
-    return -EAGAIN; /* threads = N in enclave.toml */
+    static bool said;
+    if (!said)
+        say("strongroom: a thread is refused: threads = %u in enclave.toml are all in use", thread_count());
+    said = true;
+    return -EAGAIN;
 }
 
 /* ---- futex ---- */

@@ -123,3 +123,26 @@ def test_damaged_headers_raise_our_error_or_parse(hello: bytes) -> None:
 def test_page_up() -> None:
     assert [elf.page_up(value) for value in (0, 1, 4096, 4097)] == [0, 4096, 4096, 8192]
     assert elf.page_up(1, 2 << 20) == 2 << 20
+
+
+def aligned(tmp_path: Path, size: int) -> bytes:
+    page_size = f"-Wl,-z,max-page-size={size:#x},-z,noseparate-code"
+    return compile_c(tmp_path, "wide.so", "int data = 7;\n", "-shared", "-fPIC", page_size).read_bytes()
+
+
+def test_alignment_is_the_layouts(tmp_path: Path) -> None:
+    """Text cannot go where a dynamic linker would align it: the layout does, and the file asks for pages only."""
+    data = aligned(tmp_path, 0x200000)
+    file = parse(data, "wide.so")
+    assert file.alignment == 0x200000
+    assert len(file.data) == len(data) and file.data != data
+    assert parse(file.data, "wide.so").alignment == 4096
+    changed = [at for at in range(len(data)) if data[at] != file.data[at]]
+    assert max(changed) < 64 + 56 * struct.unpack_from("<H", data, 56)[0]  # program headers, nothing else
+
+
+@pytest.mark.parametrize("value", [3, 0x3000, 1 << 40, (1 << 64) - 4096])
+def test_bad_alignment_is_refused(tmp_path: Path, value: int) -> None:
+    data = aligned(tmp_path, 4096)
+    with pytest.raises(ElfError, match="asks for an alignment of"):
+        parse(edited(data, header_of(data, 1) + 48, "<Q", value), "wide.so")

@@ -47,6 +47,18 @@ def test_regions_cover_the_span_and_show_the_file(pie: elf.Elf) -> None:
             assert region.content[:64] == pie.data[start : start + 64]  # offset equals address in this file
 
 
+def test_alignment_and_the_gap_it_makes(tmp_path: Path) -> None:
+    page_size = "-Wl,-z,max-page-size=0x200000,-z,noseparate-code"
+    wide = load(compile_c(tmp_path, "wide.so", "int data = 7;\n", "-shared", "-fPIC", page_size))
+    placed, _ = layout.place_objects([("/a", wide, 0), ("/b", wide, 0)], 0x11000)
+    for one in placed:
+        assert one.base % 0x200000 == 0
+        regions = layout.check(layout.object_regions(one, layout.segment_text(wide)))
+        assert regions[0].address == one.start and regions[-1].end == one.end
+        assert sum(region.size for region in regions) < 0x10000 < one.end - one.start  # no pages in between
+    assert placed[1].start >= placed[0].end + layout.OBJECT_GAP
+
+
 def test_program_at_an_address_that_is_taken(tmp_path: Path) -> None:
     far = load(compile_c(tmp_path, "far", HELLO, "-no-pie", "-Wl,-Ttext-segment=0x10800000"))
     with pytest.raises(StrongroomError, match="link it as PIE"):

@@ -23,6 +23,9 @@ PF_X, PF_W, PF_R = 1, 2, 4
 _DT_TEXTREL, _DT_FLAGS, _DF_TEXTREL = 22, 30, 4
 # .eh_frame_hdr encodings that every linker for x86-64 Linux writes: DW_EH_PE_pcrel|sdata4, udata4, datarel|sdata4.
 _HDR_POINTER, _HDR_COUNT, _HDR_TABLE = 0x1B, 0x03, 0x3B
+# Elf64_Ehdr: e_phoff, e_phentsize and e_phnum; Elf64_Phdr: p_type first, p_align last (generic ABI, chapters 4 and 5).
+_PHOFF, _PHENTSIZE, _PT_LOAD, _P_ALIGN = 32, 54, 1, 48
+MAX_ALIGNMENT = 1 << 30
 
 
 class ElfError(FormatError):
@@ -67,11 +70,16 @@ class Symbol:
 
 @dataclass(frozen=True, eq=False)
 class Elf:
-    """One parsed file. ``name`` is what errors call it (a host path)."""
+    """One parsed file. ``name`` is what errors call it (a host path).
+
+    ``data`` is the file as it goes in: ``alignment``, the largest that a segment asks for, is the layout's to keep, and
+    no p_align says more than a page. A dynamic linker would look for an aligned address otherwise, and text has one.
+    """
 
     name: str
     data: bytes = field(repr=False)
     position_independent: bool
+    alignment: int
     entry: int
     segments: tuple[Segment, ...]
     interpreter: str | None
@@ -272,10 +280,12 @@ def _parse(data: bytes, name: str, dynamic_type: bool) -> Elf:
     rpath: tuple[str, ...] = ()
     runpath: tuple[str, ...] = ()
     flags: set[str] = set()
+    alignment = PAGE_SIZE
     part: Any
     for part in file.iter_segments():
         kind = part["p_type"]
         if kind == "PT_LOAD":
+            alignment = max(alignment, part["p_align"])
             if part["p_memsz"]:
                 segments.append(_segment(part.header, data, name))
         elif kind == "PT_INTERP":
@@ -303,11 +313,25 @@ def _parse(data: bytes, name: str, dynamic_type: bool) -> Elf:
         raise ElfError(
             f"{name} relocates its own text, which is measured and fixed inside", "compile it with -fPIC"
         )
+    if dynamic_type and alignment > PAGE_SIZE:
+        data = _page_aligned(data)
     return Elf(
-        name=name, data=data, position_independent=dynamic_type, entry=file["e_entry"], segments=tuple(segments),
-        interpreter=interpreter, needed=tuple(needed), soname=soname, rpath=rpath, runpath=runpath,
-        flags=frozenset(flags),
+        name=name, data=data, position_independent=dynamic_type, alignment=alignment, entry=file["e_entry"],
+        segments=tuple(segments), interpreter=interpreter, needed=tuple(needed), soname=soname,
+        rpath=rpath, runpath=runpath, flags=frozenset(flags),
     )  # fmt: skip
+
+
+def _page_aligned(data: bytes) -> bytes:
+    """``data`` with no p_align of a PT_LOAD beyond a page."""
+    changed = bytearray(data)
+    table = struct.unpack_from("<Q", data, _PHOFF)[0]
+    entry_size, count = struct.unpack_from("<HH", data, _PHENTSIZE)
+    for at in range(table, table + entry_size * count, entry_size):
+        if struct.unpack_from("<I", data, at)[0] == _PT_LOAD:
+            aligned = min(struct.unpack_from("<Q", data, at + _P_ALIGN)[0], PAGE_SIZE)
+            struct.pack_into("<Q", changed, at + _P_ALIGN, aligned)
+    return bytes(changed)
 
 
 def _segment(header: Any, data: bytes, name: str) -> Segment:
@@ -318,6 +342,8 @@ def _segment(header: Any, data: bytes, name: str) -> Segment:
         raise ElfError(f"{name} is a truncated ELF file", "build or install it again")
     if found.vaddr + found.memory_size > 1 << 46:
         raise ElfError(f"{name} asks for memory beyond an enclave's range", "link it at a usual address")
+    if header["p_align"] & (header["p_align"] - 1) or header["p_align"] > MAX_ALIGNMENT:
+        raise ElfError(f"{name} asks for an alignment of {header['p_align']:#x}", "link it with a usual one")
     if (found.vaddr - found.offset) % PAGE_SIZE:
         raise ElfError(f"{name} has a segment that is not page-aligned with its file", "link it again")
     return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from strongroom.errors import StrongroomError
@@ -96,37 +96,33 @@ def place_objects(objects: Iterable[tuple[str, Elf, int]], boot_end: int) -> tup
             placed.append(Placed(path, elf, 0, flags))
             continue
         # The file's own addresses may start above 0 (prelink): base + vaddr stays what ELF says.
-        base = page_up(cursor, _alignment(elf)) - (elf.low & -_alignment(elf))
+        base = page_up(cursor, elf.alignment) - (elf.low & -elf.alignment)
         placed.append(Placed(path, elf, base, flags))
         cursor = page_up(base + elf.high) + OBJECT_GAP
     return placed, page_up(cursor, LARGE)
 
 
-def _alignment(_elf: Elf) -> int:
-    return PAGE_SIZE
-
-
 def object_regions(placed: Placed, text: dict[int, bytes]) -> list[Region]:
-    """The pages of one object: executable segments measured, all other pages of the span zero and writable.
+    """The pages of one object: executable segments measured, other segments' zero and writable; none between segments.
 
     ``text`` maps a segment's vaddr to the content of its pages (as the rewriting left it).
     """
     regions: list[Region] = []
     cursor = placed.start
     for segment in placed.elf.segments:
-        if not segment.executable:
-            continue
-        start = placed.base + segment.first_page
-        if start > cursor:
-            regions.append(Region(f"{placed.path} data", cursor, start - cursor, READ_WRITE))
-        elif start < cursor:
-            raise StrongroomError(
-                f"{placed.path} has two segments in one page", "link it with -z separate-code"
-            )
-        regions.append(measured(f"{placed.path} text", start, READ_EXECUTE, text[segment.vaddr]))
-        cursor = placed.base + segment.end_page
-    if cursor < placed.end:
-        regions.append(Region(f"{placed.path} data", cursor, placed.end - cursor, READ_WRITE))
+        start, end = placed.base + segment.first_page, placed.base + segment.end_page
+        if segment.executable:
+            if start < cursor:
+                raise StrongroomError(
+                    f"{placed.path} has two segments in one page", "link it with -z separate-code"
+                )
+            regions.append(measured(f"{placed.path} text", start, READ_EXECUTE, text[segment.vaddr]))
+        elif regions and regions[-1].end >= start and regions[-1].content is None:
+            regions[-1] = replace(regions[-1], size=end - regions[-1].address)
+        elif max(start, cursor) < end:
+            start = max(start, cursor)
+            regions.append(Region(f"{placed.path} data", start, end - start, READ_WRITE))
+        cursor = end
     return regions
 
 
