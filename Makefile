@@ -7,7 +7,7 @@ PYTEST  ?=
 export PYTHON
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo test lint lock clean
+.PHONY: help setup build demo test bench lint lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-16s%s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ demo: build ## the main job, start to end, and six attacks beside their controls
 
 test: build ## every test; lint and types are among them (PYTEST='-k word' narrows)
 	@$(VENV)/bin/python -m pytest $(PYTEST)
+
+bench: build ## every figure of the design's table, into docs/benchmarks.md (FAMILY='start quotes' narrows)
+	@$(VENV)/bin/python -m benchmarks $(if $(FAMILY),$(FAMILY),--docs)
 
 lint: setup ## ruff and mypy
 	@$(VENV)/bin/ruff check --quiet .

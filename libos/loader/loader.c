@@ -59,6 +59,29 @@ __attribute__((noreturn, format(printf, 1, 2))) static void fail(const char *f, 
     _exit(125);
 }
 
+/* ---- --timing: when each step was done, for the benchmarks ---- */
+static struct { const char *name; uint64_t ns; } g_step[8];
+static unsigned g_steps;
+
+static void step_done(const char *name)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    if (g_steps < sizeof g_step / sizeof *g_step) {
+        g_step[g_steps].name = name;
+        g_step[g_steps++].ns = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+    }
+}
+
+static void steps_tell(void)
+{
+    char line[512];
+    int n = snprintf(line, sizeof line, "strongroom-loader: timing");
+    for (unsigned i = 0; i < g_steps && n < (int)sizeof line; i++)
+        n += snprintf(line + n, sizeof line - (size_t)n, " %s=%llu", g_step[i].name, (unsigned long long)g_step[i].ns);
+    fprintf(stderr, "%s\n", line);
+}
+
 /* ---- the image ---- */
 static const uint8_t *map_file(int fd, const char *name, uint64_t *size)
 {
@@ -152,6 +175,7 @@ static int image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
         if (ioctl(device, SGX_IOC_ENCLAVE_CREATE, &create))
             fail("creating the enclave: %s", strerror(errno));
     }
+    step_done("created");
     uint64_t at = 64, zero_size = 0;
     uint8_t *zero = NULL;
     while (at < size) {
@@ -195,16 +219,19 @@ static int image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
         area_add(start, length, tcs ? PROT_READ | PROT_WRITE
                                     : (flags & 1 ? PROT_READ : 0) | (flags & 2 ? PROT_WRITE : 0) | (flags & 4 ? PROT_EXEC : 0));
     }
+    step_done("added");
     struct sgx_enclave_init init = {(uint64_t)sig};
     int ret = ioctl(device, SGX_IOC_ENCLAVE_INIT, &init);
     if (ret > 0 || (ret && errno == EPERM))
         fail("the enclave is refused, its pages or its signature are not those that were built: build it again");
     if (ret)
         fail("starting the enclave: %s", strerror(errno));
+    step_done("initialised");
     for (uint32_t i = 0; i < g_areas; i++)
         if (mmap((void *)g_area[i].start, g_area[i].end - g_area[i].start, g_area[i].prot, MAP_SHARED | MAP_FIXED, device, 0) ==
             MAP_FAILED)
             fail("mapping the enclave at %#llx: %s", (unsigned long long)g_area[i].start, strerror(errno));
+    step_done("mapped");
     munmap(batch, BATCH);
     munmap(secs, PAGE);
     return device;
@@ -443,11 +470,12 @@ static int number_of(const char *text)
 
 int main(int argc, char **argv)
 {
+    step_done("started");
     int fd[3] = {-1, -1, -1}, quote = -1, channel = -1, i = 1, env_count = 0;
     static const char *const names[3] = {"enclave.sgxs", "enclave.sig", "files.pack"};
     const char **env = calloc((size_t)argc, sizeof *env);
     const char *directory = NULL;
-    bool trace = false;
+    bool trace = false, timing = false;
     for (; i < argc; i++) {
         const char *a = argv[i];
         if (!strcmp(a, "--")) { i++; break; }
@@ -458,6 +486,7 @@ int main(int argc, char **argv)
         else if (!strcmp(a, "--channel-fd")) channel = number_of(argv[++i]);
         else if (!strcmp(a, "--env") && i + 1 < argc) env[env_count++] = argv[++i];
         else if (!strcmp(a, "--trace")) trace = true;
+        else if (!strcmp(a, "--timing")) timing = true;
         else if (a[0] == '-' && a[1]) fail("unknown option %s; use: strongroom-loader [options] BUILD_DIR [-- ARGS]", a);
         else if (!directory) directory = a;
         else break;
@@ -517,6 +546,9 @@ int main(int argc, char **argv)
     for (size_t n = 0; n < sizeof taken / sizeof *taken; n++)
         sigaction(taken[n], &act, NULL);
     signal(SIGPIPE, SIG_IGN);
+    step_done("entering");
+    if (timing)
+        steps_tell();
     worker_start(&g_worker[0]);
     enter(&g_worker[0], ECALL_START, (uint64_t)&info);
     for (;;) /* the first thread left, others go on */

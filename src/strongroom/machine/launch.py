@@ -110,7 +110,12 @@ def _open_binds(image: Image) -> None:
 
 
 def _request(
-    image: Image, vm: str, arguments: Sequence[str], environment: Mapping[str, str], forced: str | None
+    image: Image,
+    vm: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    forced: str | None,
+    timing: bool,
 ) -> Message:
     return {
         "vm": vm,
@@ -118,6 +123,7 @@ def _request(
         "arguments": list(arguments),
         "environment": [f"{name}={value}" for name, value in environment.items()],
         "epc_pages": _pages(image.facts),
+        "timing": int(timing),
         "cwd": os.fspath(image.folder.parent.resolve()),
         "binds": [target for _, target, _ in image.binds],
         "writable": sum(1 << place for place, (_, _, writable) in enumerate(image.binds) if writable),
@@ -198,10 +204,14 @@ def prepare(
     stdio: tuple[int, int, int] = (0, 1, 2),
     channel: int | None = None,
     forced: str | None = None,
+    timing: bool = False,
 ) -> Spawned:
-    """Ask the daemon for a run; ``go`` starts it. Raises RemoteError, NoDaemon, Closed."""
+    """Ask the daemon for a run; ``go`` starts it. Raises RemoteError, NoDaemon, Closed.
+
+    ``timing``: the loader says on standard error when each step of the start was done (for the benchmarks).
+    """
     given = os.environ if environment is None else environment
-    request = _request(image, vm, arguments, _allowed_environment(image.facts, given), forced)
+    request = _request(image, vm, arguments, _allowed_environment(image.facts, given), forced, timing)
     descriptors = [*stdio, *image.descriptors]
     if channel is not None:
         request["channel"] = 1

@@ -50,6 +50,7 @@ class RunRequest:
     channel: int | None
     binds: list[tuple[int, str, bool]]
     cwd: str
+    timing: bool
 
     @classmethod
     def parse(cls, request: Message, descriptors: list[int]) -> Self:
@@ -83,6 +84,7 @@ class RunRequest:
                 for place, (number, target) in enumerate(zip(rest[channel:], targets, strict=True))
             ],
             cwd=cwd,
+            timing=bool(protocol.number(request, "timing", 0, 1, 0)),
         )
 
 
@@ -144,6 +146,8 @@ class Run:
         if request.channel is not None:
             loader += ["--channel-fd", str(len(passed))]
             passed.append(request.channel)
+        if request.timing:
+            loader.append("--timing")
         for variable in request.environment:
             loader += ["--env", variable]
         if request.arguments:
