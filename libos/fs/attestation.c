@@ -25,23 +25,39 @@ static void own_target(struct sgx_targetinfo *to)
     memcpy(to->configid, g_report.configid, 64);
 }
 
-static bool egetkey(u32 policy, u8 key[16])
+void attestation_versions(uint16_t *isvsvn, u8 cpusvn[16])
 {
-    static u8 out[16] __attribute__((aligned(16)));
     static struct sgx_targetinfo zero;
     report(&zero);
+    *isvsvn = g_report.isvsvn;
+    memcpy(cpusvn, g_report.cpusvn, 16);
+}
+
+u64 attestation_seal_key(u32 policy, uint16_t isvsvn, const u8 cpusvn[16], const u8 keyid[32], u8 key[16])
+{
+    static u8 out[16] __attribute__((aligned(16)));
     memset(&g_request, 0, sizeof g_request);
     g_request.keyname = SGX_KEY_SEAL;
     g_request.keypolicy = (uint16_t)policy;
-    g_request.isvsvn = g_report.isvsvn;
-    memcpy(g_request.cpusvn, g_report.cpusvn, 16);
+    g_request.isvsvn = isvsvn;
+    memcpy(g_request.cpusvn, cpusvn, 16);
+    memcpy(g_request.keyid, keyid, 32);
     g_request.attributemask = ~0ull & ~1ull; /* INIT is always set: the rest decides, DEBUG above all */
     g_request.xfrmmask = 3;
     g_request.miscmask = 0;
     u64 error = libos_enclu(SGX_EGETKEY, &g_request, out, NULL);
     memcpy(key, out, 16);
     memset(out, 0, 16);
-    return !error;
+    return error;
+}
+
+static bool egetkey(u32 policy, u8 key[16])
+{
+    static const u8 keyid[32];
+    uint16_t isvsvn;
+    u8 cpusvn[16];
+    attestation_versions(&isvsvn, cpusvn);
+    return !attestation_seal_key(policy, isvsvn, cpusvn, keyid, key);
 }
 
 /* The whole of `size` bytes through the socket to the quoting service, or false. */
@@ -107,6 +123,8 @@ long attestation_open(const char *name, int flags, struct file **file)
     static const char *const names[] = {"user_report_data", "target_info", "my_target_info", "report", "quote", "attestation_type",
                                         "keys/_sgx_mrenclave", "keys/_sgx_mrsigner"};
     u32 which = 0;
+    if (!strncmp(name, "keys/", 5) && name[5] != '_')
+        return enc_key_open(name + 5, flags, file);
     while (which < 8 && strcmp(name, names[which]))
         which++;
     if (which == 8)

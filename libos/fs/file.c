@@ -46,6 +46,8 @@ void file_drop(struct file *f)
         host(__NR_close, f->host_fd);
     if (f->inode)
         tmp_drop(f->inode);
+    if (f->encrypted)
+        enc_drop(f->encrypted);
     for (u32 i = 0; i < f->name_count; i++)
         kfree(f->names[i]);
     kfree(f->names);
@@ -77,9 +79,10 @@ long fd_close(int fd)
     struct file *f = file_get(fd);
     if (!f)
         return -EBADF;
+    long ret = f->refs == 1 && f->encrypted ? enc_commit(f->encrypted, true) : 0;
     g_fd[fd].file = NULL;
     file_drop(f);
-    return 0;
+    return ret;
 }
 
 bool fd_cloexec(int fd, int set)
@@ -96,6 +99,8 @@ long fd_replace(int fd, struct file *f, bool cloexec)
     struct file *old = g_fd[fd].file;
     g_fd[fd].file = f;
     g_fd[fd].cloexec = cloexec;
+    if (old && old->refs == 1 && old->encrypted)
+        enc_commit(old->encrypted, true); /* dup2 does not say how closing went */
     if (old)
         file_drop(old);
     return fd;
@@ -236,6 +241,9 @@ long file_read(struct file *f, void *to, u64 size, long at)
         n = offset >= f->inode->size ? 0 : (long)min64(size, f->inode->size - offset);
         memcpy(to, f->inode->data + offset, (u64)n);
         break;
+    case FILE_ENCRYPTED:
+        n = enc_read(f->encrypted, to, size, offset);
+        break;
     case FILE_BUFFER:
         n = offset >= f->buffer_size ? 0 : (long)min64(size, f->buffer_size - offset);
         memcpy(to, f->buffer + offset, (u64)n);
@@ -279,6 +287,14 @@ long file_write(struct file *f, const void *from, u64 size, long at)
         memcpy(f->inode->data + offset, from, size);
         f->inode->mtime = now_ns(0);
         break;
+    case FILE_ENCRYPTED: {
+        if (f->flags & O_APPEND)
+            offset = enc_size(f->encrypted);
+        long n = enc_write(f->encrypted, from, size, offset);
+        if (n > 0 && at < 0)
+            f->offset = offset + (u64)n;
+        return n;
+    }
     case FILE_BUFFER:
         if (!f->commit || offset + size < offset || offset + size > f->buffer_room)
             return -EINVAL;

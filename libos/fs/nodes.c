@@ -187,6 +187,8 @@ long node_stat(const char *given, struct stat_k *st)
     for (size_t i = 0; i < COUNT(g_folders); i++)
         if (!strcmp(path, g_folders[i]))
             return simple(st, S_IFDIR | 0555, 0x2000 + i), 0;
+    if (!strncmp(path, "/dev/attestation/keys/", 22) && enc_key_node(path + 22))
+        return simple(st, S_IFREG | 0200, 0x4000), 0;
     for (size_t i = 0; i < COUNT(g_others); i++)
         if (!strcmp(path, g_others[i]))
             return simple(st, S_IFREG | 0600, 0x3000 + i), 0;

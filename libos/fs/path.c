@@ -213,7 +213,7 @@ long fs_open(const char *given, int flags, u32 mode, struct file **file)
     if (m && m->kind == BOOT_MOUNT_TEMPORARY)
         return open_temporary(path, flags, mode, file);
     if (m)
-        return -EOPNOTSUPP;
+        return enc_open(m, path, rest, flags, file);
     const struct pack_entry *e = pack_find(path);
     struct stat_k st;
     if (!e) {
@@ -309,10 +309,8 @@ long fs_stat(const char *given, bool follow, struct stat_k *st)
         return stat_host(st, host(__NR_newfstatat, AT_FDCWD, host_data_address() + 1024, host_data_address(),
                                   follow ? 0 : AT_SYMLINK_NOFOLLOW));
     }
-    if (m) {
-        stat_simple(st, S_IFDIR | 0755, 3, 0);
-        return 0;
-    }
+    if (m)
+        return enc_stat(m, path, rest, st);
     if ((e = pack_find(path))) {
         stat_pack(st, e);
         return 0;
@@ -335,12 +333,17 @@ long file_stat(struct file *f, struct stat_k *st)
     case FILE_TMP:
         stat_inode(st, f->inode);
         return 0;
+    case FILE_ENCRYPTED:
+        enc_file_stat(f->encrypted, st);
+        return 0;
     case FILE_DIR:
-        if (f->inode) {
+        if (f->inode)
             stat_inode(st, f->inode);
-            return 0;
+        else if (fs_stat(f->path, true, st) || (st->mode & S_IFMT) != S_IFDIR) {
+            stat_simple(st, S_IFDIR | 0755, 3, 0); /* removed while it is open */
+            st->nlink = 0;
         }
-        return fs_stat(f->path, true, st);
+        return 0;
     case FILE_HOST:
         return stat_host(st, host(__NR_fstat, f->host_fd, host_data_address()));
     case FILE_DEVICE:

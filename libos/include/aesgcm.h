@@ -7,6 +7,7 @@
 #include <string.h>
 
 typedef uint8_t u8;
+typedef uint32_t u32;
 typedef uint64_t u64;
 
 void gcm_seal(const u8 *key, size_t key_size, const u8 nonce[12], const void *aad, size_t aad_size, const void *in, void *out,

@@ -159,6 +159,7 @@ int objects_list(char *to, size_t size);
 struct inode;
 enum file_type {
     FILE_PACK, FILE_DIR, FILE_TMP, FILE_HOST, FILE_PIPE, FILE_EVENT, FILE_EPOLL, FILE_DEVICE, FILE_BUFFER, FILE_TIMER,
+    FILE_ENCRYPTED,
 };
 enum device { DEV_NULL = 1, DEV_ZERO, DEV_RANDOM, DEV_FULL };
 struct pipe {
@@ -173,6 +174,7 @@ struct file {
     const struct pack_entry *entry;     /* FILE_PACK */
     const struct boot_object *object;
     struct inode *inode;                /* FILE_TMP, FILE_DIR of a temporary mount */
+    struct enc_file *encrypted;         /* FILE_ENCRYPTED */
     char *path;                         /* absolute, inside */
     int host_fd;                        /* FILE_HOST */
     bool socket, append_only;
@@ -182,6 +184,7 @@ struct file {
     enum device device;
     u8 *buffer; u64 buffer_size, buffer_room;
     long (*commit)(struct file *f);     /* FILE_BUFFER: after a write */
+    const struct boot_mount *key_mount; /* FILE_BUFFER of /dev/attestation/keys/NAME */
     u64 timer_next, timer_every; int timer_clock;
     char **names; u8 *kinds; u32 name_count; /* directory, at first getdents64 */
 };
@@ -243,6 +246,28 @@ long node_open(const char *path, int flags, struct file **file);
 long node_stat(const char *path, struct stat_k *st);
 bool node_child(const char *dir, u32 index, const char **name, u8 *kind);
 long attestation_open(const char *path, int flags, struct file **file);
+u64 attestation_seal_key(u32 policy, uint16_t isvsvn, const u8 cpusvn[16], const u8 keyid[32], u8 key[16]); /* 0 or SGX's error */
+void attestation_versions(uint16_t *isvsvn, u8 cpusvn[16]);
+
+/* fs/encrypted*.c: encrypted mounts. `rest` is the path below the mount. */
+struct enc_file;
+bool enc_mount(const struct boot_mount *m);
+long enc_open(const struct boot_mount *m, const char *path, const char *rest, int flags, struct file **file);
+long enc_stat(const struct boot_mount *m, const char *path, const char *rest, struct stat_k *st);
+void enc_file_stat(struct enc_file *e, struct stat_k *st);
+long enc_unlink(const struct boot_mount *m, const char *path, const char *rest, bool directory);
+long enc_mkdir(const struct boot_mount *m, const char *path, const char *rest);
+long enc_rename(const struct boot_mount *m, const struct boot_mount *n, const char *from, const char *to, bool keep);
+long enc_list(const struct boot_mount *m, const char *path, struct file *f, bool (*add)(struct file *, const char *, u32, u8));
+long enc_read(struct enc_file *e, void *to, u64 size, u64 offset);
+long enc_write(struct enc_file *e, const void *from, u64 size, u64 offset);
+long enc_resize(struct enc_file *e, u64 size);
+u64 enc_size(const struct enc_file *e);
+long enc_commit(struct enc_file *e, bool sync);
+void enc_drop(struct enc_file *e); /* gives a reference back; commit first */
+void enc_commit_all(void);
+bool enc_key_node(const char *name);
+long enc_key_open(const char *name, int flags, struct file **file);
 
 /* ---- sys/ ---- */
 long libos_dispatch(struct regs *r);

@@ -262,6 +262,13 @@ static long fill(u64 at, u64 size, u32 prot, u32 flags, struct file *f, u64 offs
     return 0;
 }
 
+static long no_code(struct file *f)
+{
+    if (f && f->path)
+        say("strongroom: %s cannot be run: native code is measured when the image is built; encrypted or later code is refused", f->path);
+    return -EACCES;
+}
+
 long sys_mmap(const long *a)
 {
     u64 hint = (u64)a[0], size = (u64)a[1], offset = (u64)a[5];
@@ -273,6 +280,8 @@ long sys_mmap(const long *a)
         return -ENOMEM;
     if (!(flags & MAP_ANONYMOUS) && !(f = file_get((int)a[4])))
         return -EBADF;
+    if (f && (f->flags & 3) == 1) /* O_WRONLY */
+        return -EACCES;
     if (f && f->type == FILE_DEVICE && f->device == DEV_ZERO)
         f = NULL;
     size = page_up(size);
@@ -284,8 +293,8 @@ long sys_mmap(const long *a)
             return object_map_fixed(o, hint, size, (int)prot, f, offset);
     }
     if (prot & PROT_EXEC)
-        return -EACCES; /* measured pages only: SGX1 cannot make others executable */
-    if (f && f->type != FILE_PACK && f->type != FILE_TMP && f->type != FILE_HOST && f->type != FILE_BUFFER)
+        return no_code(f); /* measured pages only: SGX1 cannot make others executable */
+    if (f && f->type != FILE_ENCRYPTED && f->type != FILE_PACK && f->type != FILE_TMP && f->type != FILE_HOST && f->type != FILE_BUFFER)
         return -ENODEV;
     if (f && flags & MAP_SHARED && prot & PROT_WRITE)
         return -ENODEV; /* changes would not reach the file */

@@ -42,15 +42,17 @@ long sys_write(const long *a)
         return -EFAULT;
     return file_write(f, (const void *)a[1], (u64)a[2], -1);
 }
-static bool seekable(struct file *f) { return f->type == FILE_PACK || f->type == FILE_TMP || f->type == FILE_BUFFER || (f->type == FILE_HOST && !f->socket) || f->type == FILE_DEVICE; }
+static bool seekable(struct file *f) { return f->type == FILE_PACK || f->type == FILE_TMP || f->type == FILE_ENCRYPTED || f->type == FILE_BUFFER || (f->type == FILE_HOST && !f->socket) || f->type == FILE_DEVICE; }
 long sys_pread64(const long *a)
 {
     struct file *f = FILE_OR_BAD(a[0]);
+    if (!readable(f))
+        return -EBADF;
     if (!user_write_ok((u64)a[1], (u64)a[2]))
         return -EFAULT;
     if (a[3] < 0)
         return -EINVAL;
-    return seekable(f) ? file_read(f, (void *)a[1], (u64)a[2], a[3]) : -ESPIPE;
+    return seekable(f) || f->type == FILE_DIR ? file_read(f, (void *)a[1], (u64)a[2], a[3]) : -ESPIPE;
 }
 long sys_pwrite64(const long *a)
 {
@@ -202,6 +204,8 @@ long sys_lseek(const long *a)
         size = (long)f->entry->size;
     else if (f->type == FILE_TMP)
         size = (long)f->inode->size;
+    else if (f->type == FILE_ENCRYPTED)
+        size = (long)enc_size(f->encrypted);
     else if (f->type == FILE_BUFFER)
         size = (long)f->buffer_size;
     switch (a[2]) {
@@ -302,6 +306,8 @@ long sys_ioctl(const long *a)
 long sys_fsync(const long *a)
 {
     struct file *f = FILE_OR_BAD(a[0]);
+    if (f->type == FILE_ENCRYPTED)
+        return enc_commit(f->encrypted, true);
     return f->type == FILE_HOST ? host_wait(__NR_fsync, (u64)f->host_fd, 0, 0, 0, 0, 0, 0) : 0;
 }
 long sys_ftruncate(const long *a)
@@ -311,6 +317,8 @@ long sys_ftruncate(const long *a)
         return -EINVAL;
     if (f->type == FILE_HOST)
         return host(__NR_ftruncate, f->host_fd, a[1]);
+    if (f->type == FILE_ENCRYPTED)
+        return enc_resize(f->encrypted, (u64)a[1]);
     return f->type == FILE_TMP ? tmp_resize(f->inode, (u64)a[1]) : -EINVAL;
 }
 
@@ -386,6 +394,8 @@ long sys_mkdirat(const long *a)
     const struct boot_mount *m = mount_of(path, &rest);
     if (m && m->kind == BOOT_MOUNT_ALLOWED)
         return host_at(__NR_mkdir, m, rest, a[2] & 0777);
+    if (enc_mount(m))
+        return enc_mkdir(m, path, rest);
     if (!fs_stat(path, false, &st))
         return -EEXIST;
     if (!m)
@@ -410,6 +420,8 @@ long sys_unlinkat(const long *a)
     const struct boot_mount *m = mount_of(path, &rest);
     if (m && m->kind == BOOT_MOUNT_ALLOWED)
         return host_at(a[2] & AT_REMOVEDIR ? __NR_rmdir : __NR_unlink, m, rest, 0);
+    if (enc_mount(m))
+        return enc_unlink(m, path, rest, a[2] & AT_REMOVEDIR);
     struct inode *i = m ? tmp_find(path, &is_mount, NULL, NULL) : NULL;
     if (!i)
         return fs_stat(path, false, &st) ? -ENOENT : -EROFS;
@@ -441,6 +453,8 @@ long sys_renameat(const long *a)
         return -EROFS;
     if (m->kind != n->kind)
         return -EXDEV;
+    if (enc_mount(m))
+        return enc_rename(m, n, from, to, false);
     if (m->kind == BOOT_MOUNT_ALLOWED) {
         long x = host_path(m, from_rest, one), y = host_path(n, to_rest, two);
         if (x < 0 || y < 0)
@@ -483,6 +497,9 @@ long sys_chmod(const long *a)
     if (ret)
         return ret;
     struct inode *i = tmp_find(path, NULL, NULL, NULL);
+    struct stat_k st;
+    if (!i && enc_mount(mount_of(path, NULL)))
+        return fs_stat(path, true, &st); /* one mode for all: nobody else is inside */
     if (!i)
         return -EROFS;
     i->mode = (i->mode & S_IFMT) | ((u32)a[1] & 07777);
@@ -523,6 +540,12 @@ static long list(struct file *f)
     u32 index = 0, length;
     u8 kind;
     bool good = name_add(f, ".", 1, 4) && name_add(f, "..", 2, 4);
+    const struct boot_mount *m = mount_of(f->path, NULL);
+    if (enc_mount(m)) {
+        long bad = good ? enc_list(m, f->path, f, name_add) : -ENOMEM;
+        if (bad)
+            return bad;
+    }
     if (f->inode)
         for (struct inode *i = f->inode->children; i && good; i = i->next)
             good = name_add(f, i->name, (u32)strlen(i->name), (u8)(i->mode >> 12));

@@ -183,8 +183,10 @@ long sys_exit(const long *a)
     robust_exit(t);
     for (u32 i = 0; i < thread_count(); i++)
         others += thread_at(i) != t && thread_at(i)->state != THREAD_FREE;
-    if (!others)
+    if (!others) {
+        enc_commit_all();
         die((int)a[0]);
+    }
     if (t->clear_tid && user_write_ok(t->clear_tid, 4)) {
         *(volatile u32 *)t->clear_tid = 0;
         futex_wake(t->clear_tid, 1, ~0u);
@@ -193,7 +195,11 @@ long sys_exit(const long *a)
     unlock();
     libos_leave(&t->state);
 }
-long sys_exit_group(const long *a) { die((int)a[0]); }
+long sys_exit_group(const long *a)
+{
+    enc_commit_all();
+    die((int)a[0]);
+}
 long sys_gettid(const long *a) { (void)a; return tid_of(self()); }
 long sys_getpid(const long *a) { (void)a; return PID; }
 long sys_set_tid_address(const long *a)

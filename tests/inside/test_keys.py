@@ -94,6 +94,17 @@ def test_altered_sealed_data_is_refused(platform, data):
         unseal(bytes(sealed), device=device)
 
 
+def test_a_mounts_key_goes_to_its_node(tmp_path):
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "srv.model").touch()
+    device = Attestation(tmp_path)
+    device.unlock("/srv/model", b"k" * 32)
+    assert (tmp_path / "keys" / "srv.model").read_bytes() == b"k" * 32
+    for mount, key in (("/srv/model", b"k" * 16), ("/", b"k" * 32), ("/other", b"k" * 32)):
+        with pytest.raises(DeviceError):
+            device.unlock(mount, key)
+
+
 # --- wrapping ---
 
 

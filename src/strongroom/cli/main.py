@@ -24,7 +24,7 @@ from strongroom.errors import StrongroomError, UsageError
 
 # The order of `strongroom --help`; verbs that are not here follow by name.
 ORDER = (
-    "doctor", "new", "build", "run", "exec", "measure", "inspect", "diff", "quote", "verify",
+    "doctor", "new", "build", "run", "exec", "encrypt", "decrypt", "measure", "inspect", "diff", "quote", "verify",
     "vm", "fit", "serve", "daemon", "attack", "demo",
 )  # fmt: skip
 NOT_VERBS = frozenset({"main"})

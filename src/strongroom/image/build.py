@@ -34,7 +34,8 @@ ENTRY_SYMBOL = "libos_syscall_entry"
 STREAM, SIGNATURE, PACK, FACTS = STREAM_NAME, SIGNATURE_NAME, pack.FILE_NAME, FACTS_NAME
 _MOUNT_KINDS = {
     "trusted": boot.MOUNT_TRUSTED, "temporary": boot.MOUNT_TEMPORARY, "allowed": boot.MOUNT_ALLOWED,
-    "encrypted:sealed": boot.MOUNT_SEALED, "encrypted:release": boot.MOUNT_RELEASE,
+    "encrypted:sealed": boot.MOUNT_SEALED, "encrypted:sealed:mrenclave": boot.MOUNT_SEALED_MRENCLAVE,
+    "encrypted:release": boot.MOUNT_RELEASE,
 }  # fmt: skip
 _MOUNT_NAMES = {number: name for name, number in _MOUNT_KINDS.items()}
 # A few files that C libraries look for; the same in every image.

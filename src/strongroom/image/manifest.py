@@ -21,7 +21,10 @@ PAGE_SIZE = 4096
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SIZE = re.compile(r"(\d{1,15})\s*([KMG]?)(?:i?B)?", re.IGNORECASE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_MOUNT_WORDS = ("trusted", "encrypted:release", "encrypted:sealed", "temporary", "allowed")
+_MOUNT_WORDS = (
+    "trusted", "encrypted:release", "encrypted:sealed", "encrypted:sealed:mrsigner", "encrypted:sealed:mrenclave",
+    "temporary", "allowed",
+)  # fmt: skip
 _TABLES = ("enclave", "files", "env")
 _KEYS = (
     "main", "packages", "memory", "threads", "product", "svn", "debug", "args", "env", "network", "exclude", "key",
@@ -36,7 +39,8 @@ class ManifestError(StrongroomError):
 
 @dataclass(frozen=True)
 class Mount:
-    """One line of [files]. ``kind``: trusted, encrypted:release, encrypted:sealed, temporary, allowed.
+    """One line of [files]. ``kind``: trusted, encrypted:release, encrypted:sealed (to the signer),
+    encrypted:sealed:mrenclave, temporary, allowed.
 
     ``host`` is the host path as written (relative: to the project's folder); empty where there is none.
     """
@@ -75,6 +79,11 @@ class Manifest:
         del found["key"]
         found["env"] = dict(self.env)
         return found
+
+
+def key_name(path: str) -> str:
+    """The name under /dev/attestation/keys by which a release mount is given its key."""
+    return path.lstrip("/").replace("/", ".")
 
 
 def parse_size(text: str) -> int:
@@ -286,6 +295,15 @@ class _Reader:
                     path, "files", f"{path} is not a text", f"write one of {', '.join(_MOUNT_WORDS)}"
                 )
             found.append(self._mount(path, value))
+        names: dict[str, str] = {}
+        for mount in found:
+            if mount.kind == "encrypted:release":
+                other = names.setdefault(key_name(mount.path), mount.path)
+                if other != mount.path:
+                    raise self._error(
+                        mount.path, "files", f"{other} and {mount.path} would have one name for their keys",
+                        "rename one of them",
+                    )  # fmt: skip
         return tuple(sorted(found, key=lambda mount: mount.path))
 
     def _mount(self, path: str, value: str) -> Mount:
@@ -305,7 +323,7 @@ class _Reader:
                     host = path
                 if word.startswith("encrypted") and not host:
                     host = path.lstrip("/")  # in the project's folder
-                return Mount(path, word, host)
+                return Mount(path, word.removesuffix(":mrsigner"), host)
         near = difflib.get_close_matches(value, _MOUNT_WORDS, 1, 0.5)
         step = f"did you mean {near[0]}?" if near else f"write one of {', '.join(_MOUNT_WORDS)}"
         raise self._error(path, "files", f"unknown kind of file {_shown(value)}", step)

@@ -15,6 +15,7 @@ REPORT_DATA_SIZE: Final = 64
 TARGET_INFO_SIZE: Final = 512
 REPORT_SIZE: Final = 432
 KEY_SIZE: Final = 16
+MOUNT_KEY_SIZE: Final = 32
 MAX_QUOTE_SIZE: Final = 64 * 1024
 
 
@@ -57,6 +58,13 @@ class Attestation:
         if not data or len(data) > size or (exact and len(data) != size):
             raise DeviceError(f"{self._path(name)} gave {len(data)} bytes")
         return bytes(data)
+
+    def unlock(self, mount: str, key: bytes) -> None:
+        """Give the ``encrypted:release`` mount at ``mount`` its key (32 bytes), once. Raises DeviceError."""
+        name = mount.lstrip("/").replace("/", ".")
+        if not name or len(key) != MOUNT_KEY_SIZE:
+            raise DeviceError(f"a mount like /data and a key of {MOUNT_KEY_SIZE} bytes are needed")
+        self._write(f"keys/{name}", key)
 
     def my_target_info(self) -> bytes:
         """TARGETINFO (512 bytes) by which another enclave of this machine makes a REPORT for this one."""

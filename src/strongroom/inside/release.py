@@ -35,6 +35,16 @@ class Owner:
 
     def release_key(self, name: str) -> RecordKey:
         """The key ``name``, released to a key pair made here, for this once. Raises KeyRefused, DeviceError."""
+        return RecordKey(name, self._release(name))
+
+    def unlock(self, mount: str, name: str) -> None:
+        """Open the ``encrypted:release`` mount at ``mount`` with the key ``name``. Raises KeyRefused, DeviceError.
+
+        The program never has the key: it goes to the LibOS, which gives it to nobody.
+        """
+        self._device.unlock(mount, self._release(name))
+
+    def _release(self, name: str) -> bytes:
         from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
         if not binding.valid_name(name):
@@ -55,10 +65,9 @@ class Owner:
         ephemeral = _octets(answer, "ephemeral", binding.PUBLIC_KEY_SIZE)
         wrapped = _octets(answer, "wrapped", binding.WRAPPED_SIZE)
         try:
-            key = binding.unwrap(pair.private_bytes_raw(), nonce, ephemeral, wrapped, name)
+            return binding.unwrap(pair.private_bytes_raw(), nonce, ephemeral, wrapped, name)
         except ValueError:
             raise KeyRefused("bad-answer", "the owner's answer is not for this request") from None
-        return RecordKey(name, key)
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         import http.client

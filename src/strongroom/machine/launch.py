@@ -25,8 +25,6 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signa
 # SIGSTRUCT.ENCLAVEHASH: SDM vol. 3D, table "Layout of Enclave Signature Structure".
 _ENCLAVEHASH_AT = 960
 _SIGSTRUCT_SIZE = 1808
-# boot_mount.kind (libos/include/boot.h): encrypted with the sealing key, with a released key.
-_ENCRYPTED = (4, 5)
 _PREPARE_SECONDS = 120.0  # the first run makes the VM `default` and its certificates
 
 
@@ -99,13 +97,20 @@ def _open_binds(image: Image) -> None:
     if not isinstance(mounts, list):
         return
     for mount in mounts:
-        host = mount.get("host") if isinstance(mount, dict) else None
+        host = mount.get("host_path") if isinstance(mount, dict) else None
         if not isinstance(host, str) or not host:
             continue
         path = Path(os.path.normpath(image.folder.parent.resolve() / host))
-        if not path.exists() and mount.get("kind") in _ENCRYPTED:
-            path.mkdir(mode=0o700, parents=True)
-        number = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            if not path.exists() and str(mount.get("kind")).startswith("encrypted"):
+                path.mkdir(mode=0o700, parents=True)
+            number = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError as error:
+            protocol.close_all(number for number, _, _ in image.binds)
+            raise StrongroomError(
+                f"{path}, {mount.get('path')} inside, cannot be opened ({error.strerror})",
+                "make it, or correct its line under [files] in enclave.toml",
+            ) from error
         image.binds.append((number, os.fspath(path), True))
 
 
@@ -139,7 +144,7 @@ def _pages(facts: Mapping[str, Any]) -> int:
 def _allowed_environment(facts: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
     """Of ``given`` what the manifest lists; the LibOS checks again."""
     manifest = facts.get("manifest")
-    names = manifest.get("env_allow") if isinstance(manifest, dict) else None
+    names = manifest.get("env_allowed") if isinstance(manifest, dict) else None
     if not isinstance(names, list):
         return {}
     return {name: given[name] for name in names if isinstance(name, str) and name in given}

@@ -1,0 +1,156 @@
+"""Encrypted files inside: as ordinary Python code expects, and as their owner reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from strongroom.owner.folders import decrypt_folder, encrypt_folder
+from support import interpreter_image as guest
+
+PROGRAM = Path(__file__).parent / "programs" / "operations.py"
+KEY = bytes([7] * 32)
+
+
+def outside(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), *arguments], capture_output=True, text=True, timeout=120, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize(("mount", "first"), [("/data", 1), ("/sealed", 501)])
+def test_operations_as_outside(project: Path, tmp_path: Path, mount: str, first: int) -> None:
+    """Thousands of random operations give what an ordinary folder gives, and so does a later run."""
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    seeds = [str(seed) for seed in range(first, first + 24)]
+    expected = outside(str(plain), "700", *seeds).splitlines()
+    found = guest.inside(project, "operations.py", mount, "700", *seeds).splitlines()
+    assert [(one, two) for one, two in zip(found, expected, strict=True) if one != two][:3] == []
+    assert len(found) > 24 * 700
+    assert sum(" E" in line for line in found) > 1000, "refusals are compared too"
+    assert guest.inside(project, "operations.py", mount, "walk") == outside(str(plain), "walk")
+    host = project / mount[1:]
+    assert not list(host.rglob(".sr-stage-*"))
+    assert not any(path.read_bytes() in (host / path.relative_to(plain)).read_bytes()
+                   for path in plain.rglob("*") if path.is_file() and path.stat().st_size > 16)  # fmt: skip
+    if mount == "/data":
+        decrypt_folder(KEY, host, tmp_path / "again", "/data")
+        assert tree(tmp_path / "again") == tree(plain)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in folder.rglob("*")
+    }
+
+
+def test_what_the_owner_encrypted(project: Path, tmp_path: Path) -> None:
+    clear = tmp_path / "clear"
+    (clear / "sub").mkdir(parents=True)
+    for name, size in (("none", 0), ("one", 1), ("sub/chunk", 16384), ("large", 1_000_001)):
+        (clear / name).write_bytes(bytes(range(256)) * (size // 256) + bytes(size % 256))
+    encrypt_folder(KEY, clear, project / "data", "/data")
+    said = dict(line.split(" ", 1) for line in guest.inside(project, "files.py", "read", "/data",
+                "none", "one", "sub/chunk", "large").splitlines())  # fmt: skip
+    for name, words in said.items():
+        data = (clear / name).read_bytes()
+        assert words == f"{len(data)} {len(data)} {hashlib.sha256(data).hexdigest()[:16]}", name
+    guest.inside(project, "files.py", "change", "/data", "500000", "40000", "large")
+    decrypt_folder(KEY, project / "data", tmp_path / "again", "/data")
+    changed = bytearray((clear / "large").read_bytes())
+    changed[500_000:540_000] = b"\x5a" * 40_000
+    assert (tmp_path / "again" / "large").read_bytes() == bytes(changed)
+
+
+def test_without_the_key(project: Path) -> None:
+    """ENOKEY until the key is there, which is set once and never read back."""
+    code = """
+import errno, os
+def attempt(action):
+    try: return action()
+    except OSError as error: return errno.errorcode[error.errno]
+node = "/dev/attestation/keys/data"
+print(attempt(lambda: open("/data/x", "wb")), attempt(lambda: os.listdir("/data")))
+print(attempt(lambda: open(node, "rb")), attempt(lambda: open("/dev/attestation/keys/sealed", "wb")))
+def give(text):
+    with open(node, "wb", buffering=0) as file: file.write(text)
+print(*[attempt(lambda: give(key)) for key in (b"short", b"x" * 64, bytes(32), bytes(32))])
+print(attempt(lambda: open("/data/x", "wb").close()), attempt(lambda: os.listdir("/data")))
+"""
+    done = guest.strongroom("run", project, "--", "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "ENOKEY []", "EACCES EROFS", "EINVAL EINVAL None EEXIST", "None ['x']",
+    ]  # fmt: skip
+
+
+def test_native_code_is_refused(project: Path, tmp_path: Path) -> None:
+    """An encrypted library is data that cannot be made executable, and the error says so."""
+    clear = tmp_path / "clear"
+    clear.mkdir()
+    gcc = subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-nostdlib", "-x", "c", "-", "-o", str(clear / "l.so")],
+        input="int f(void) { return 1; }", text=True, check=False,
+    )  # fmt: skip
+    if gcc.returncode:
+        pytest.skip("no gcc")
+    encrypt_folder(KEY, clear, project / "data", "/data")
+    code = """
+import ctypes
+open("/dev/attestation/keys/data", "w").write("07" * 32)
+try: ctypes.CDLL("/data/l.so")
+except OSError as error: print(error)
+"""
+    done = guest.strongroom("run", project, "--", "-c", code)
+    assert "failed to map segment" in done.stdout
+    assert re.search(r"strongroom: /data/l\.so cannot be run: native code is measured", done.stderr)
+
+
+def test_a_killed_writer_leaves_the_version_before(project: Path) -> None:
+    """SIGKILL with changes not yet synced: the file is as at its last fsync, and nothing is left beside it."""
+    code = """
+import os, sys
+open("/dev/attestation/keys/data", "w").write("07" * 32)
+with open("/data/x", "wb") as file:
+    file.write(b"1" * 300_000)
+    os.fsync(file.fileno())
+    file.write(b"2" * 3_000_000)
+    print("now", flush=True)
+    sys.stdin.readline()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-m", "strongroom", "run", str(project), "--", "-c", code],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "now\n"
+        left = [path.name for path in (project / "data").iterdir()]
+        assert len(left) == 2, "the next version is under way"
+        process.kill()
+    said = guest.inside(project, "files.py", "read", "/data", "x")
+    assert said.split()[:3] == ["x", "300000", "300000"]
+    guest.inside(project, "files.py", "write", "/data", "10", "1", "y")
+    assert sorted(path.name for path in (project / "data").iterdir()) == ["x", "y"]
+
+
+def test_what_was_written_survives_the_end_of_the_program(project: Path) -> None:
+    """As with any process: data handed to write() is in the file after os._exit and after a deadly signal."""
+    for name, end in (("a", "os._exit(0)"), ("b", "os.kill(os.getpid(), 15)")):
+        code = f"""
+import os
+open("/dev/attestation/keys/data", "w").write("07" * 32)
+os.write(os.open("/data/{name}", os.O_CREAT | os.O_WRONLY), b"kept")
+{end}
+"""
+        done = guest.strongroom("run", project, "--", "-c", code)
+        assert done.returncode == (0 if name == "a" else 143)
+    said = guest.inside(project, "files.py", "read", "/data").splitlines()
+    assert [line.split()[:3] for line in said] == [["a", "4", "4"], ["b", "4", "4"]]

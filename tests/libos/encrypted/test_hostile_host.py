@@ -1,0 +1,273 @@
+"""What a host can do to encrypted files, each beside a control that reads as it was written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support import interpreter_image as guest
+
+CHUNK = 16384
+
+
+def said(text: str) -> dict[str, list[str]]:
+    """name -> [size by stat or an errno, size read or an errno, …] of files.py's lines."""
+    return {line.split()[0]: line.split()[1:] for line in text.splitlines()}
+
+
+@pytest.mark.parametrize("mount", ["data", "sealed"])
+def test_every_byte_of_a_small_file(project: Path, mount: str) -> None:
+    """One file for each of its bytes, one bit of which is flipped: all refused; the untouched ones are read."""
+    total = 256 + 100 + 28
+    names = [f"f{place}" for place in range(total)] + ["g0", "g1"]
+    guest.inside(project, "files.py", "write", f"/{mount}", "100", "1", *names)
+    for place in range(total):
+        file = project / mount / f"f{place}"
+        data = bytearray(file.read_bytes())
+        assert len(data) == total
+        data[place] ^= 1 << place % 8
+        file.write_bytes(data)
+    found = said(guest.inside(project, "files.py", "read", f"/{mount}", *names))
+    for control in ("g0", "g1"):
+        assert found[control][:2] == ["100", "100"]
+    for place in range(total):
+        size, content, *_ = found[f"f{place}"]
+        assert content in ("EACCES", "EIO"), place
+        # Header: no size is told. Data: the size is the writer's, the content is refused at the read.
+        assert size == ("EACCES" if place < 256 else "100"), place
+        assert content == ("EIO" if 256 <= place < 356 else "EACCES"), place
+
+
+def replace(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def test_places_and_lengths(project: Path) -> None:
+    """Cut, extended, swapped, spliced: every way to put authentic bytes where they do not belong."""
+    host = project / "data"
+    names = [f"f{number}" for number in range(14)] + ["sub/f0", "control"]
+    guest.inside(project, "files.py", "write", "/data", str(3 * CHUNK + 5), "1", *names)
+    old = {name: (host / name).read_bytes() for name in names}
+    guest.inside(project, "files.py", "change", "/data", str(CHUNK), str(CHUNK), *names[:14], "sub/f0")
+    new = {name: (host / name).read_bytes() for name in names}
+    end = 256 + 3 * CHUNK + 5
+    one, two = slice(256, 256 + CHUNK), slice(256 + CHUNK, 256 + 2 * CHUNK)
+    f = [new[f"f{number}"] for number in range(14)]
+    changed = {
+        "f0": f[1], "f1": f[0],  # two files swapped
+        "f2": f[2][:-1], "f3": f[3][:end], "f4": f[4][:255], "f5": b"", "f6": f[6] + b"\0", "f7": f[7] + f[7],
+        "f8": f[8][:256] + f[8][two] + f[8][one] + f[8][256 + 2 * CHUNK :],  # chunks swapped
+        "f9": f[9][: two.start] + old["f9"][two] + f[9][two.stop :],  # an older chunk
+        "f10": old["f10"][:256] + f[10][256:],  # an older root
+        "f11": f[11][:end] + old["f11"][end:],  # an older table
+        "f12": f[12][: one.start] + f[13][one] + f[12][one.stop :],  # another file's chunk
+        "f13": new["control"],  # a file of that size, elsewhere
+        "sub/f0": f[0],  # the same name in another folder
+    }  # fmt: skip
+    for name, data in changed.items():
+        replace(host / name, data)
+    found = said(guest.inside(project, "files.py", "read", "/data", *names))
+    assert found["control"][:2] == [str(3 * CHUNK + 5)] * 2
+    for name in changed:
+        content = found[name][1]
+        assert content == ("EIO" if name in ("f8", "f9", "f12") else "EACCES"), name
+    for name, data in new.items():
+        replace(host / name, data)
+    again = said(guest.inside(project, "files.py", "read", "/data", *names))
+    assert all(words[:2] == [str(3 * CHUNK + 5)] * 2 for words in again.values()), "put back, all are read"
+
+
+def test_an_older_version(project: Path) -> None:
+    """A later run takes an older version of a whole file: SGX has no monotonic counter. Within a run it is refused."""
+    host = project / "sealed"
+    guest.inside(project, "files.py", "write", "/sealed", "100", "1", "a", "b")
+    old = (host / "a").read_bytes()
+    first = said(guest.inside(project, "files.py", "read", "/sealed", "a", "b"))
+    guest.inside(project, "files.py", "write", "/sealed", "100", "2", "a")
+    new = (host / "a").read_bytes()
+    second = said(guest.inside(project, "files.py", "read", "/sealed", "a", "b"))
+    assert first["a"] != second["a"]
+    replace(host / "a", old)
+    assert said(guest.inside(project, "files.py", "read", "/sealed", "a", "b")) == first, (
+        "rolled back, and accepted"
+    )
+    replace(host / "a", new)
+    lines = waiting(project, "/sealed", ["a", "b"], lambda: replace(host / "a", old))
+    assert [said(line)[line.split()[0]] for line in lines[:2]] == [second["a"], second["b"]]
+    assert lines[2].split()[1:3] == ["EACCES", "EACCES"]
+    assert lines[3] == lines[1]
+
+
+def waiting(project: Path, folder: str, names: list[str], meanwhile: Callable[[], None]) -> list[str]:
+    """files.py's lines on ``names`` before and after ``meanwhile``, in one run."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "strongroom", "run", str(project), "--", "/app/files.py", "wait", folder, *names],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stdin is not None
+        lines = [process.stdout.readline().strip() for _ in names]
+        meanwhile()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        lines += [process.stdout.readline().strip() for _ in names]
+        assert process.wait(60) == 0
+    return lines
+
+
+def test_a_removed_file_does_not_come_back_within_a_run(project: Path) -> None:
+    host = project / "data"
+    code = """
+import os, sys
+open("/dev/attestation/keys/data", "w").write("07" * 32)
+open("/data/a", "w").write("x")
+os.rename("/data/a", "/data/b")
+open("/data/c", "w").write("x")
+print("ready", flush=True)
+sys.stdin.readline()
+os.unlink("/data/b")
+print("gone", flush=True)
+sys.stdin.readline()
+for name in "abc":
+    try: print(open(f"/data/{name}").read(), flush=True)
+    except OSError as error: print(error.errno, flush=True)
+os.unlink("/data/b")
+open("/data/b", "w").write("new")
+print(open("/data/b").read())
+"""
+    with subprocess.Popen(
+        [sys.executable, "-m", "strongroom", "run", str(project), "--", "-c", code],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stdin is not None
+        assert process.stdout.readline() == "ready\n"
+        kept = (host / "b").read_bytes()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "gone\n"
+        replace(host / "b", kept)
+        replace(host / "a", kept)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        lines = process.stdout.read().split()
+        assert process.wait(60) == 0
+    assert lines == ["13", "13", "x", "new"]
+
+
+def test_things_that_are_no_files(project: Path) -> None:
+    host = project / "data"
+    guest.inside(project, "files.py", "write", "/data", "100", "1", "real", "linked", "pipe", "folder")
+    (host / "real").rename(host / "elsewhere")
+    (host / "linked").rename(host / "target")
+    (host / "linked").symlink_to("target")
+    for name in ("pipe", "folder"):
+        (host / name).unlink()
+    os.mkfifo(host / "pipe")
+    (host / "folder").mkdir()
+    found = said(
+        guest.inside(project, "files.py", "read", "/data", "real", "elsewhere", "linked", "pipe", "folder")
+    )
+    assert found["real"] == ["ENOENT", "ENOENT"]  # a removal is like a rollback: not noticed
+    assert found["elsewhere"] == ["EACCES", "EACCES"]
+    assert found["linked"][0] == "EACCES" and found["linked"][1] in ("EACCES", "ELOOP")
+    assert found["pipe"] == ["EACCES", "EACCES"]
+    assert found["folder"][1] == "EISDIR"
+
+
+# A loader whose answers to the calls about files are not the kernel's. MODE says how; 0 is the control.
+HOSTILE = r"""
+static void hostile(struct ocall_block *b)
+{
+    struct stat *st = (struct stat *)b->data;
+    static int calls;
+    bool about_file = b->number == SYS_fstat && b->ret == 0 && S_ISREG(st->st_mode) && st->st_size > 256;
+    (void)calls;
+    (void)about_file;
+#if MODE == 1 /* short: allowed, so all must work */
+    if (b->number == SYS_pread64 && b->ret > 1)
+        b->ret = b->ret / 2 + 1;
+#elif MODE == 2 /* more than was asked for */
+    if (b->number == SYS_pread64 && b->ret > 0)
+        b->ret += 4096;
+#elif MODE == 3 /* the end comes early */
+    if (b->number == SYS_pread64 && b->ret > 0 && b->arg[3] >= 256)
+        b->ret = 0;
+#elif MODE == 4 /* a longer file */
+    if (about_file)
+        st->st_size += 1;
+#elif MODE == 5 /* a negative size */
+    if (about_file)
+        st->st_size = -1;
+#elif MODE == 6 /* interrupted for ever */
+    if (b->number == SYS_pread64)
+        b->ret = -EINTR;
+#elif MODE == 7 /* no errno */
+    if (b->number == SYS_pread64)
+        b->ret = -100000;
+#elif MODE == 8 /* a descriptor far away */
+    if (b->number == SYS_openat && b->ret >= 0 && (b->arg[2] & O_NOFOLLOW))
+        b->ret = 0x7fffffff;
+#elif MODE == 9 /* other bytes at every second read */
+    if (b->number == SYS_pread64 && b->ret > 0 && ++calls % 2)
+        b->data[b->ret / 2] ^= 1;
+#elif MODE == 10 /* every other interrupted: allowed */
+    if (b->number == SYS_pread64 && ++calls % 2)
+        b->ret = -EINTR;
+#endif
+}
+"""
+
+
+@pytest.mark.parametrize("mode", range(11))
+def test_a_loader_that_lies(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    """Answers that no kernel gives, from a loader of the host's own making: refused, or of no effect."""
+    guest.inside(project, "files.py", "write", "/data", "50000", "1", "a")
+    control = said(guest.inside(project, "files.py", "read", "/data", "a"))
+    with guest.daemon_ended():
+        pass
+    native = hostile_native(tmp_path, mode)
+    monkeypatch.setenv("STRONGROOM_NATIVE", str(native))
+    done = guest.strongroom("run", project, "--", "/app/files.py", "read", "/data", "a", timeout=60)
+    assert done.returncode == 0, done.stderr
+    found = said(done.stdout)
+    if mode in (0, 1, 10):
+        assert found == control
+        assert found["a"][:2] == ["50000", "50000"]
+    else:
+        assert found["a"][1] in ("EACCES", "EIO", "EBADF"), found
+        if mode in (4, 5):
+            assert found["a"] == ["EACCES", "EACCES"]
+
+
+def hostile_native(tmp_path: Path, mode: int) -> Path:
+    """A copy of build/native whose loader lies."""
+    from strongroom import paths
+
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc")
+    root = Path(__file__).parents[3] / "libos"
+    source = (root / "loader" / "loader.c").read_text()
+    place = "static void serve(struct worker *w, struct ocall_block *b)\n"
+    call = "&g_pending : &g_never);\n"
+    assert source.count(place) == source.count(call) == 1
+    source = source.replace(place, HOSTILE + place).replace(call, call + "        hostile(b);\n")
+    native = tmp_path / "native"
+    native.mkdir()
+    for parent in (tmp_path, native):
+        parent.chmod(0o755)
+    for name in ("strongroom-inject", "libstrongroom-processor.elf"):
+        shutil.copy(paths.native_directory() / name, native)
+    (tmp_path / "loader.c").write_text(source)
+    subprocess.run(
+        ["gcc", "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-static-pie", "-fPIE", "-pthread",
+         f"-DMODE={mode}", f"-I{root}/include", "-o", str(native / "strongroom-loader"), str(tmp_path / "loader.c")],
+        check=True, timeout=60,
+    )  # fmt: skip
+    return native
