@@ -72,6 +72,10 @@ struct answer libos_event(void)
     gpr->exitinfo = 0;
     if (!(info & EXITINFO_VALID))
         take_host_signals(t);
+    if (info & EXITINFO_VALID && vector == 6 && gpr->rip == (u64)libos_rdtsc) { /* SGX1: RDTSC is illegal inside */
+        gpr->rip = (u64)libos_rdtsc_none;
+        return handled;
+    }
     if (in_range(gpr->rip, libos_text_begin, libos_text_end) || t->state != THREAD_RUNNING || t->ocall_rsp) {
         if (info & EXITINFO_VALID) {
             if (boot()->flags & BOOT_DEBUG)

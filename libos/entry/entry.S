@@ -264,6 +264,17 @@ libos_leave:
     enclu
     ud2
 
+/* u64 libos_rdtsc(void): 0 where it faults; libos_event goes on at the second label then. */
+    .globl libos_rdtsc, libos_rdtsc_none
+libos_rdtsc:
+    rdtsc
+    shl $32, %rdx
+    or %rdx, %rax
+    ret
+libos_rdtsc_none:
+    xor %eax, %eax
+    ret
+
 /* u64 libos_enclu(leaf, rbx, rcx, rdx): EREPORT, EGETKEY; RAX after it. */
 libos_enclu:
     push %rbx

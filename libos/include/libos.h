@@ -284,7 +284,10 @@ void signal_send(struct thread *t, int number, int code, int value); /* t NULL: 
 void signals_deliver(struct regs *r);
 long futex_wake(u64 address, int count, u32 bits);
 void robust_exit(struct thread *t);
-u64 now_ns(int clock); /* CLOCK_REALTIME or CLOCK_MONOTONIC; never runs backwards */
+u64 now_ns(int clock); /* never runs backwards (CPU time apart) */
+/* The time stamp counter; 0 where RDTSC is illegal inside (entry.S, ecall.c). */
+u64 libos_rdtsc(void);
+extern char libos_rdtsc_none[];
 long poll_files(struct file **files, u32 *wanted, u32 *got, u32 count, long timeout_ns);
 void start_program(void);
 extern bool g_trace;

@@ -47,6 +47,7 @@ static void blocks_sha(u32 h[8], const u8 *p, size_t count)
         __m128i abef_was = abef, cdgh_was = cdgh, m[4];
         for (int i = 0; i < 4; i++)
             m[i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(p + 16 * i)), order);
+#pragma GCC unroll 16
         for (int i = 0; i < 16; i++) {
             __m128i w = m[i & 3], sum = _mm_add_epi32(w, _mm_load_si128((const __m128i *)(K + 4 * i)));
             cdgh = _mm_sha256rnds2_epu32(cdgh, abef, sum);

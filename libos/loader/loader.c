@@ -146,6 +146,7 @@ static uint64_t xcr0(void)
 }
 
 #define BATCH (256 * PAGE)
+#define ZEROS (1024 * PAGE)
 static int image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
 {
     int device = open("/dev/sgx_enclave", O_RDWR | O_CLOEXEC);
@@ -176,8 +177,12 @@ static int image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
             fail("creating the enclave: %s", strerror(errno));
     }
     step_done("created");
-    uint64_t at = 64, zero_size = 0;
-    uint8_t *zero = NULL;
+    uint64_t at = 64;
+    /* What unmeasured pages of zeros are added from, again and again: a page's first read costs a fault. */
+    uint8_t *zero = mmap(NULL, ZEROS, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (zero == MAP_FAILED)
+        fail("no memory");
+    madvise(zero, ZEROS, MADV_HUGEPAGE);
     while (at < size) {
         /* One run: pages that follow each other, with the same flags, all measured or none. */
         uint64_t start = 0, length = 0, flags = 0, measured = 0;
@@ -208,13 +213,12 @@ static int image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
             at = next;
             length += PAGE;
         }
-        if (!measured && length > zero_size) {
-            zero = mmap(NULL, length, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-            if (zero == MAP_FAILED)
-                fail("no memory");
-            zero_size = length;
+        if (measured)
+            add_pages(device, batch, start, length, flags, measured == 1);
+        for (uint64_t done = 0, part; !measured && done < length; done += part) {
+            part = length - done < ZEROS ? length - done : ZEROS;
+            add_pages(device, zero, start + done, part, flags, false);
         }
-        add_pages(device, measured ? batch : zero, start, length, flags, measured == 1);
         bool tcs = (flags >> 8 & 0xff) == 1;
         area_add(start, length, tcs ? PROT_READ | PROT_WRITE
                                     : (flags & 1 ? PROT_READ : 0) | (flags & 2 ? PROT_WRITE : 0) | (flags & 4 ? PROT_EXEC : 0));
@@ -232,6 +236,7 @@ static int image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
             MAP_FAILED)
             fail("mapping the enclave at %#llx: %s", (unsigned long long)g_area[i].start, strerror(errno));
     step_done("mapped");
+    munmap(zero, ZEROS);
     munmap(batch, BATCH);
     munmap(secs, PAGE);
     return device;

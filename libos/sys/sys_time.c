@@ -1,24 +1,8 @@
-/* Clocks: the host's, held monotonic inside; sleeping; timers of the host that end in SIGALRM. */
+/* Clocks (clock.c has the time), sleeping, timers of the host that end in SIGALRM. */
 #include <asm/unistd.h>
 
 #include "libos.h"
 #include "sys.h"
-
-static u64 g_last[12];
-
-u64 now_ns(int clock)
-{
-    long ret = host(__NR_clock_gettime, clock, host_data_address());
-    u64 seconds = ((volatile u64 *)ocall_data())[0], ns = ((volatile u64 *)ocall_data())[1];
-    u64 now = ret || ns >= 1000000000 || seconds > 1ull << 33 ? 0 : seconds * 1000000000 + ns;
-    u64 *last = &g_last[clock];
-    u64 was = __atomic_load_n(last, __ATOMIC_RELAXED);
-    while (now > was && !__atomic_compare_exchange_n(last, &was, now, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-        ;
-    if (now < was && clock != 2 && clock != 3)
-        now = was; /* a clock that is set back stands still here */
-    return now;
-}
 
 static long out(u64 to, u64 ns)
 {
