@@ -12,7 +12,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +24,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "loader.h"
 #include "ocall.h"
 
 #define PAGE 4096ull
@@ -47,40 +47,6 @@ static uint64_t g_pending;
 static vdso_sgx_enter_enclave_t g_enter;
 static bool g_debug;
 static _Thread_local struct worker *t_worker;
-
-__attribute__((noreturn, format(printf, 1, 2))) static void fail(const char *f, ...)
-{
-    va_list list;
-    fputs("strongroom-loader: ", stderr);
-    va_start(list, f);
-    vfprintf(stderr, f, list);
-    va_end(list);
-    fputc('\n', stderr);
-    _exit(125);
-}
-
-/* ---- --timing: when each step was done, for the benchmarks ---- */
-static struct { const char *name; uint64_t ns; } g_step[8];
-static unsigned g_steps;
-
-static void step_done(const char *name)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    if (g_steps < sizeof g_step / sizeof *g_step) {
-        g_step[g_steps].name = name;
-        g_step[g_steps++].ns = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-    }
-}
-
-static void steps_tell(void)
-{
-    char line[512];
-    int n = snprintf(line, sizeof line, "strongroom-loader: timing");
-    for (unsigned i = 0; i < g_steps && n < (int)sizeof line; i++)
-        n += snprintf(line + n, sizeof line - (size_t)n, " %s=%llu", g_step[i].name, (unsigned long long)g_step[i].ns);
-    fprintf(stderr, "%s\n", line);
-}
 
 /* ---- the image ---- */
 static const uint8_t *map_file(int fd, const char *name, uint64_t *size)
@@ -464,38 +430,19 @@ static void *vdso_symbol(const char *name)
     return NULL;
 }
 
-static int number_of(const char *text)
-{
-    char *end;
-    long n = text ? strtol(text, &end, 10) : -1;
-    if (n < 0 || n > 1 << 20 || *end)
-        fail("expected a descriptor's number, got %s", text ? text : "nothing");
-    return (int)n;
-}
-
 int main(int argc, char **argv)
 {
-    step_done("started");
-    int fd[3] = {-1, -1, -1}, quote = -1, channel = -1, i = 1, env_count = 0;
     static const char *const names[3] = {"enclave.sgxs", "enclave.sig", "files.pack"};
-    const char **env = calloc((size_t)argc, sizeof *env);
-    const char *directory = NULL;
-    bool trace = false, timing = false;
-    for (; i < argc; i++) {
-        const char *a = argv[i];
-        if (!strcmp(a, "--")) { i++; break; }
-        if (!strcmp(a, "--fd-sgxs")) fd[0] = number_of(argv[++i]);
-        else if (!strcmp(a, "--fd-sig")) fd[1] = number_of(argv[++i]);
-        else if (!strcmp(a, "--fd-pack")) fd[2] = number_of(argv[++i]);
-        else if (!strcmp(a, "--quote-fd")) quote = number_of(argv[++i]);
-        else if (!strcmp(a, "--channel-fd")) channel = number_of(argv[++i]);
-        else if (!strcmp(a, "--env") && i + 1 < argc) env[env_count++] = argv[++i];
-        else if (!strcmp(a, "--trace")) trace = true;
-        else if (!strcmp(a, "--timing")) timing = true;
-        else if (a[0] == '-' && a[1]) fail("unknown option %s; use: strongroom-loader [options] BUILD_DIR [-- ARGS]", a);
-        else if (!directory) directory = a;
-        else break;
+    struct options o = {.fd = {-1, -1, -1}, .quote = -1, .channel = -1};
+    int *fd = o.fd;
+    if (argc == 5 && !strcmp(argv[1], "--quote-fd") && !strcmp(argv[3], "--wait-fd")) {
+        o.quote = number_of(argv[2]);
+        options_await(&o, number_of(argv[4]));
+    } else {
+        options_parse(&o, argc - 1, argv + 1);
     }
+    const char *directory = o.directory;
+    step_done("started");
     if (!directory && (fd[0] < 0 || fd[1] < 0 || fd[2] < 0))
         fail("use: strongroom-loader [options] BUILD_DIR [-- ARGS]");
     uint64_t size[3];
@@ -530,16 +477,16 @@ int main(int argc, char **argv)
             fail("no memory for thread %u", n);
     }
     uint64_t total = 1;
-    for (int n = i; n < argc; n++) total += strlen(argv[n]) + 1;
-    for (int n = 0; n < env_count; n++) total += strlen(env[n]) + 1;
+    for (int n = 0; n < o.rest_count; n++) total += strlen(o.rest[n]) + 1;
+    for (int n = 0; n < o.env_count; n++) total += strlen(o.env[n]) + 1;
     char *strings = malloc(total), *to = strings;
-    for (int n = i; n < argc; n++) to = stpcpy(to, argv[n]) + 1;
-    for (int n = 0; n < env_count; n++) to = stpcpy(to, env[n]) + 1;
+    for (int n = 0; n < o.rest_count; n++) to = stpcpy(to, o.rest[n]) + 1;
+    for (int n = 0; n < o.env_count; n++) to = stpcpy(to, o.env[n]) + 1;
     struct start_info info = {
         .magic = START_MAGIC, .block = (uint64_t)g_worker[0].block, .pack = (uint64_t)file[2], .pack_size = size[2],
         .signals = (uint64_t)&g_pending, .strings = (uint64_t)strings, .strings_size = (uint64_t)(to - strings),
-        .argc = (uint32_t)(argc > i ? argc - i : 0), .envc = (uint32_t)env_count, .quote_fd = quote,
-        .channel_fd = channel, .flags = trace ? START_TRACE : 0, .cpus = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN),
+        .argc = (uint32_t)o.rest_count, .envc = (uint32_t)o.env_count, .quote_fd = o.quote,
+        .channel_fd = o.channel, .flags = o.trace ? START_TRACE : 0, .cpus = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN),
     };
     struct sigaction act = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
     static const int taken[] = {SIGINT, SIGTERM, SIGHUP, SIGALRM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGPROF, SIGQUIT, SIGWINCH,
@@ -552,7 +499,7 @@ int main(int argc, char **argv)
         sigaction(taken[n], &act, NULL);
     signal(SIGPIPE, SIG_IGN);
     step_done("entering");
-    if (timing)
+    if (o.timing)
         steps_tell();
     worker_start(&g_worker[0]);
     enter(&g_worker[0], ECALL_START, (uint64_t)&info);
