@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import warnings
@@ -19,6 +20,7 @@ from strongroom.attestation.errors import BadCollateral
 MAX_COLLATERAL_SIZE = 4 * 1024 * 1024
 _BINARY = frozenset({"root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature"})
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+?-----END CERTIFICATE-----")
+_KEPT_SIZE = 8192
 _NEXT = "get the collateral again"
 UNREADABLE = (
     ValueError,
@@ -146,12 +148,33 @@ class Collateral:
 def certificates(chain: str, what: str) -> list[x509.Certificate]:
     """The certificates of a PEM chain, at least one. Raises BadCollateral."""
     try:
-        found = [read_whole(x509.load_pem_x509_certificate(pem.encode())) for pem in _PEM.findall(chain)]
+        found = list(_kept_chain(chain) if len(chain) <= _KEPT_SIZE else _read_chain(chain))
     except UNREADABLE:
         raise BadCollateral(f"a certificate of the {what} cannot be read", _NEXT) from None
     if not found:
         raise BadCollateral(f"the {what} chain has no certificate", _NEXT)
     return found
+
+
+def read_certificate(pem: bytes) -> x509.Certificate:
+    """The certificate in ``pem``, read whole. Raises one of UNREADABLE.
+
+    The last ones are kept, and so are chains: a verification meets the same issuers several times, and the next one
+    meets them again.
+    """
+    return _kept(pem) if len(pem) <= _KEPT_SIZE else read_whole(x509.load_pem_x509_certificate(pem))
+
+
+@functools.lru_cache(maxsize=64)
+def _kept(pem: bytes) -> x509.Certificate:
+    return read_whole(x509.load_pem_x509_certificate(pem))
+
+
+def _read_chain(chain: str) -> tuple[x509.Certificate, ...]:
+    return tuple(read_certificate(pem.encode()) for pem in _PEM.findall(chain))
+
+
+_kept_chain = functools.lru_cache(maxsize=16)(_read_chain)
 
 
 def read_whole(certificate: x509.Certificate) -> x509.Certificate:

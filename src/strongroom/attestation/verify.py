@@ -16,7 +16,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from strongroom.attestation.collateral import UNREADABLE, Collateral, Span, read_whole
+from strongroom.attestation.collateral import UNREADABLE, Collateral, Span, read_certificate
 from strongroom.attestation.errors import (
     AlteredQuote,
     BadCollateral,
@@ -88,7 +88,7 @@ def verify_quote(quote: bytes, collateral: Collateral, root: Root, at: datetime,
 def _chain(quote: Quote) -> list[x509.Certificate]:
     pems = quote.pem_chain()
     try:
-        return [read_whole(x509.load_pem_x509_certificate(pem)) for pem in pems]
+        return [read_certificate(pem) for pem in pems]
     except UNREADABLE:
         raise AlteredQuote("a certificate in the quote cannot be read", "get the quote again") from None
 

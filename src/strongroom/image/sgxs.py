@@ -12,15 +12,18 @@ from __future__ import annotations
 import hashlib
 import mmap
 import operator
+import queue
 import re
 import struct
-from array import array
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
+from itertools import chain
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, Self
 
 from strongroom.errors import FormatError, StrongroomError
 from strongroom.isa.flags import EEXTEND_SIZE, PAGE_SIZE, SECINFO_KNOWN, PageType, SecinfoFlags, page_type
@@ -44,15 +47,22 @@ MAX_SSA_FRAME_SIZE = 256
 
 _ECREATE = struct.Struct("<8sIQ44s")
 _EADD = struct.Struct("<8sQQ40s")
+_EADD_KIND = struct.Struct("<Q40s")
 _CHUNK = struct.Struct("<8sQ48s")
 _SIXTEEN = struct.Struct("<" + "8sQ48s256x" * CHUNKS)
 _UNMEASURED_TAGS = (TAG_UNMEASURED,) * CHUNKS
 _ZEROS = (bytes(48),) * CHUNKS
 _EADD_RUN = re.compile(rb"(?:EADD\0\0\0\0.{16}\0{40})+", re.DOTALL)
 MAX_RUN = 256
-_PAGE_WORDS = WHOLE_PAGE_SIZE // 8
-_TAG_COLUMNS = ((0, TAG_EADD), *((8 + 40 * chunk, TAG_EEXTEND) for chunk in range(CHUNKS)))
-_ZERO_COLUMNS = (*range(3, 8), *(8 + 40 * chunk + word for chunk in range(CHUNKS) for word in range(2, 8)))
+# The headers of a whole measured page: EADD's, then the chunks'.
+_HEADERS = struct.Struct("64s" + "64s256x" * CHUNKS)
+_HEADERS_SIZE = HEADER_SIZE * (1 + CHUNKS)
+# Stands for bytes 2 to 7 of the offsets, which pages share that lie in the same 64 KiB.
+_MARK = b"\xff\xfe\xfd\xfc\xfb\xfa"
+_BLOCK = 1 << 16
+THREADED_SIZE = 1 << 20
+"""Streams from this size on are hashed by a thread while they are checked."""
+_PIECE = 1 << 21  # hashed at once, where nothing unmeasured stands in it
 
 
 class Hasher(Protocol):
@@ -302,8 +312,36 @@ def pages(view: memoryview) -> Iterator[Page]:
 def mrenclave(view: memoryview) -> tuple[Summary, bytes]:
     """Check the whole stream and measure it. Raises FormatError."""
     digest = hashlib.sha256()
-    summary = scan(view, digest)
+    if len(view) < THREADED_SIZE:
+        return scan(view, digest), digest.digest()
+    with _Behind(digest) as hasher:
+        summary = scan(view, hasher)
     return summary, digest.digest()
+
+
+class _Behind:
+    """A hasher that works in a thread of its own; all of it is done at the context's end."""
+
+    def __init__(self, hasher: Hasher) -> None:
+        self._hasher = hasher
+        self._parts: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def update(self, data: memoryview, /) -> None:
+        self._parts.put(data)
+        time.sleep(0)  # the interpreter's lock is the thread's for a moment, to begin; it hashes without
+
+    def _work(self) -> None:
+        while (part := self._parts.get()) is not None:
+            self._hasher.update(part)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._parts.put(None)
+        self._thread.join()
 
 
 def scan(view: memoryview, hasher: Hasher) -> Summary:
@@ -319,7 +357,7 @@ def scan(view: memoryview, hasher: Hasher) -> Summary:
     lowest = 0
     count = measured_count = partial = unmeasured_data = tcs = 0
     good_flags: dict[int, bool] = {}  # SECINFO.FLAGS already checked -> is it a TCS
-    run = 1  # how many whole measured pages to expect next
+    run = MAX_RUN  # how many whole measured pages to look for at once
     while position < end:
         if end - position < HEADER_SIZE:
             raise _bad_record(view, position)
@@ -333,23 +371,27 @@ def scan(view: memoryview, hasher: Hasher) -> Summary:
         count += 1
         tcs += good_flags[flags]
         fitting = min(run, (end - position) // WHOLE_PAGE_SIZE, (size - offset) // PAGE_SIZE)
+        if fitting and view[position + HEADER_SIZE : position + HEADER_SIZE + 8] != TAG_EEXTEND:
+            fitting = 0
+        if fitting:
+            fitting = _likely_run(view, position, fitting, offset, flags)
         if fitting and _is_whole_run(view, position, fitting, offset, flags):
             position += fitting * WHOLE_PAGE_SIZE
             lowest = offset + fitting * PAGE_SIZE
             count += fitting - 1
             measured_count += fitting
             tcs += good_flags[flags] * (fitting - 1)
-            run = min(2 * fitting, MAX_RUN)
-            hasher.update(view[pending:position])  # while it is in the cache
-            pending = position
+            run = min(8 * run, MAX_RUN)
+            if position - pending >= _PIECE:
+                hasher.update(view[pending:position])
+                pending = position
             continue
-        if run > 1:  # the run ends somewhere in here: look again for a shorter one
-            run //= 4
+        if run > 1 and fitting:  # not what it seemed: look again for a shorter one
+            run //= 8
             count -= 1
             tcs -= good_flags[flags]
             lowest = offset
             continue
-        run = 1
         position += HEADER_SIZE
         following = view[position : position + 8]
         if following in (TAG_EEXTEND, TAG_UNMEASURED):
@@ -390,7 +432,7 @@ def scan(view: memoryview, hasher: Hasher) -> Summary:
             if length:
                 words = view[position : position + length * HEADER_SIZE].cast("Q").tolist()
                 _check_run(words[1::8], words[2::8], lowest, size, good_flags)
-                tcs += sum(good_flags[flags] for flags in words[2::8])
+                tcs += sum(words[2::8].count(flags) for flags, is_tcs in good_flags.items() if is_tcs)
                 count += length
                 lowest = words[-7] + PAGE_SIZE
                 position += length * HEADER_SIZE
@@ -401,18 +443,46 @@ def scan(view: memoryview, hasher: Hasher) -> Summary:
 def _is_whole_run(view: memoryview, position: int, count: int, offset: int, flags: int) -> bool:
     """Whether ``count`` pages follow each other from ``position`` on, with one SECINFO and all their chunks in order.
 
-    The records' headers stand at fixed distances, so each of their 8-byte words is a column through all pages.
+    The records' headers stand at fixed distances: they are picked out and compared with what they must be.
     """
-    words = view[position : position + count * WHOLE_PAGE_SIZE].cast("Q")
-    offsets = memoryview(array("Q", range(offset, offset + count * PAGE_SIZE, EEXTEND_SIZE)))
-    zeros = bytes(8 * count)
-    return (
-        all(bytes(words[column::_PAGE_WORDS]) == tag * count for column, tag in _TAG_COLUMNS)
-        and words[1::_PAGE_WORDS] == offsets[::CHUNKS]
-        and bytes(words[2::_PAGE_WORDS]) == flags.to_bytes(8, "little") * count
-        and all(words[9 + 40 * chunk :: _PAGE_WORDS] == offsets[chunk::CHUNKS] for chunk in range(CHUNKS))
-        and all(bytes(words[column::_PAGE_WORDS]) == zeros for column in _ZERO_COLUMNS)
-    )
+    area = view[position : position + count * WHOLE_PAGE_SIZE]
+    found = b"".join(chain.from_iterable(_HEADERS.iter_unpack(area)))
+    wanted = []
+    end = offset + count * PAGE_SIZE
+    while offset < end:
+        stop = min(end, (offset & -_BLOCK) + _BLOCK)
+        first, last = (offset % _BLOCK // PAGE_SIZE, (stop - 1) % _BLOCK // PAGE_SIZE + 1)
+        part = _block_headers(flags)[first * _HEADERS_SIZE : last * _HEADERS_SIZE]
+        wanted.append(part.replace(_MARK, offset.to_bytes(8, "little")[2:]))
+        offset = stop
+    return found == b"".join(wanted)
+
+
+@lru_cache(maxsize=16)
+def _block_headers(flags: int) -> bytes:
+    """The headers of 64 KiB of whole measured pages, bytes 2 to 7 of their offsets marked."""
+
+    def offset(page: int, index: int) -> bytes:
+        return bytes((0, page << 4 | index)) + _MARK
+
+    return b"".join(
+        TAG_EADD + offset(page, 0) + _EADD_KIND.pack(flags, bytes(40))
+        + b"".join(TAG_EEXTEND + offset(page, index) + bytes(48) for index in range(CHUNKS))
+        for page in range(_BLOCK // PAGE_SIZE)
+    )  # fmt: skip
+
+
+def _likely_run(view: memoryview, position: int, most: int, offset: int, flags: int) -> int:
+    """How many whole pages seem to follow: the record that would be the last one's stands where it would."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        at = position + (middle - 1) * WHOLE_PAGE_SIZE
+        if _EADD.unpack_from(view, at)[:3] == (TAG_EADD, offset + (middle - 1) * PAGE_SIZE, flags):
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _run_without_data(view: memoryview, position: int) -> int:
