@@ -46,7 +46,7 @@ class Mapping:
 
 
 def arguments(description: str) -> argparse.Namespace:
-    """--pid, --marker (hex), --elrange (bytes; 0 where the process holds no enclave), --scratch."""
+    """--pid, --marker (hex), --elrange (bytes; 0 where the process holds no enclave), --scratch, --home."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--pid", type=int, required=True)
     parser.add_argument("--marker", type=bytes.fromhex, required=True, help="the value looked for, in hex")
@@ -54,6 +54,7 @@ def arguments(description: str) -> argparse.Namespace:
         "--elrange", type=int, default=0, help="size in bytes of an enclave that starts at address 0"
     )
     parser.add_argument("--scratch", type=Path, required=True, help="a folder for files")
+    parser.add_argument("--home", type=Path, help="the platform's folder, where there is one")
     return parser.parse_args()
 
 
@@ -72,12 +73,19 @@ def mappings(pid: int) -> list[Mapping]:
     return found
 
 
+BACKING = ("/secretmem", "/memfd:sgx-epc")
+"""Names of the mappings through which the machine's library sees an enclave's pages, outside ELRANGE."""
+
+
 def of_interest(pid: int, elrange: int, *, executable: bool) -> list[Mapping]:
-    """The enclave's mappings; of a process without one, all of its own that are readable."""
+    """The enclave's mappings and the library's view of them; of a process without one, all that are readable.
+
+    An idle enclave's own mappings are without rights: they are tried all the same.
+    """
     return [
         one for one in mappings(pid)
-        if one.readable and one.executable == executable and (not elrange or one.start < elrange)
-        and one.path not in ("[vvar]", "[vvar_vclock]", "[vsyscall]", "[vdso]")
+        if one.executable == executable and one.path not in ("[vvar]", "[vvar_vclock]", "[vsyscall]", "[vdso]")
+        and (one.readable if not elrange or executable else one.start < elrange or one.path.startswith(BACKING))
     ]  # fmt: skip
 
 

@@ -25,6 +25,19 @@ def intact(seed: bytes) -> bool:
     return same
 
 
+def use(seconds: float) -> int:
+    """Compute with the marker as a key for so long, as a program does that works; returns how often."""
+    import hmac
+    import time
+
+    count = 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        hmac.digest(bytes(_kept[0]), b"message", "sha256")
+        count += 1
+    return count
+
+
 def place() -> tuple[int, int]:
     """Address and size of the marker kept, for the control."""
     import ctypes

@@ -31,11 +31,12 @@ long ocall(u64 op, u64 number, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
     return ret;
 }
 
+/* Errors end at EHWPOISON: what the kernel keeps to itself (ERESTARTSYS) would steer the restart of calls here. */
 long bounded(long ret, u64 limit)
 {
     if (ret >= 0 && (u64)ret <= limit)
         return ret;
-    return ret < 0 && ret >= -4095 ? ret : -EIO;
+    return ret < 0 && ret >= -EHWPOISON ? ret : -EIO;
 }
 
 long host_syscall(u64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)

@@ -114,6 +114,18 @@ int fd_next(int after)
     return -1;
 }
 
+long fd_fresh(long host_fd)
+{
+    if (host_fd < 0)
+        return host_fd;
+    if (host_fd <= 2 || host_fd == g_start->quote_fd || host_fd == g_start->channel_fd)
+        return -EIO;
+    for (int fd = 0; fd < FILES_MAX; fd++)
+        if (g_fd[fd].file && g_fd[fd].file->host_fd == host_fd)
+            return -EIO;
+    return host_fd;
+}
+
 void files_start(int quote_fd, int channel_fd)
 {
     (void)quote_fd, (void)channel_fd;

@@ -149,7 +149,7 @@ static long open_allowed(const struct boot_mount *m, const char *path, const cha
     if (n < 0)
         return n;
     memcpy(ocall_data(), name, (size_t)n + 1);
-    long fd = bounded(host(__NR_openat, AT_FDCWD, host_data_address(), flags | O_CLOEXEC, mode), 1 << 20);
+    long fd = fd_fresh(bounded(host(__NR_openat, AT_FDCWD, host_data_address(), flags | O_CLOEXEC, mode), 1 << 20));
     if (fd < 0)
         return fd;
     struct file *f = file_new(FILE_HOST, (u32)flags);

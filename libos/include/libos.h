@@ -97,7 +97,7 @@ long ocall(u64 op, u64 number, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f);
 #define host(nr, ...) HOST_FILL(nr, __VA_ARGS__, 0, 0, 0, 0, 0, 0)
 #define HOST_FILL(nr, a, b, c, d, e, f, ...) \
     host_syscall(nr, (u64)(a), (u64)(b), (u64)(c), (u64)(d), (u64)(e), (u64)(f))
-/* Answers are in [-4095, limit] or become -EIO: a host may answer anything. */
+/* Answers are in [-EHWPOISON, limit] or become -EIO: a host may answer anything. */
 long host_syscall(u64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f);
 long host_wait(u64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 limit); /* gives up g_lock meanwhile */
 long bounded(long ret, u64 limit);
@@ -203,6 +203,7 @@ void poll_wake(void);
 void files_start(int quote_fd, int channel_fd);
 int fd_list(char *to, size_t size);
 int fd_next(int after);
+long fd_fresh(long host_fd); /* a descriptor that the host gave: itself, or -EIO where it is in use here already */
 
 struct stat_k { /* struct stat of x86-64 */
     u64 dev, ino, nlink; u32 mode, uid, gid, pad; u64 rdev; long size, blksize, blocks;

@@ -2,7 +2,9 @@
  * strongroom-loader: the untrusted half. Builds the enclave by Linux's SGX interface, enters it by the vDSO,
  * makes the system calls that the LibOS asks for. Knows nothing of the machine under it.
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <asm/sgx.h>
 #include <elf.h>
 #include <errno.h>
@@ -33,6 +35,9 @@
 #define LEAF_ERESUME 3
 #define LEAF_EEXIT 4
 #define EVENT_CODE 4
+#ifndef LOADER_BEFORE_START
+#define LOADER_BEFORE_START(info) /* attacks/liar.c is this loader with lies in it */
+#endif
 
 struct worker {
     uint64_t tcs;
@@ -501,6 +506,7 @@ int main(int argc, char **argv)
     step_done("entering");
     if (o.timing)
         steps_tell();
+    LOADER_BEFORE_START(&info);
     worker_start(&g_worker[0]);
     enter(&g_worker[0], ECALL_START, (uint64_t)&info);
     for (;;) /* the first thread left, others go on */

@@ -33,7 +33,7 @@ long sys_socket(const long *a)
 {
     if (!(boot()->flags & BOOT_NETWORK) || (a[0] != 1 && a[0] != 2 && a[0] != 10))
         return a[0] == 1 || a[0] == 2 || a[0] == 10 ? -EACCES : -EAFNOSUPPORT;
-    return socket_file(bounded(host(__NR_socket, a[0], (u32)a[1] | O_CLOEXEC, a[2]), 1 << 20), (u32)a[1]);
+    return socket_file(fd_fresh(bounded(host(__NR_socket, a[0], (u32)a[1] | O_CLOEXEC, a[2]), 1 << 20)), (u32)a[1]);
 }
 
 static long address_in(long at, long size)
@@ -103,6 +103,7 @@ long sys_accept4(const long *a)
     long fd = host_wait(__NR_accept4, (u64)f->host_fd, host_data_address(), host_data_address() + ADDRESS_MOST,
                         (u32)a[3] | O_CLOEXEC, 0, 0, 1 << 20);
     file_drop(f);
+    fd = fd_fresh(fd);
     if (fd < 0)
         return restart(fd);
     long bad = address_out(a[1], a[2]);

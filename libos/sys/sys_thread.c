@@ -38,10 +38,10 @@ long sys_clone(const long *a)
             *(int *)a[3] = tid_of(t);
         __atomic_store_n(&t->state, THREAD_STARTING, __ATOMIC_RELEASE);
         long ret = ocall(OCALL_THREAD, 0, i, 0, 0, 0, 0, 0);
-        if (ret) {
-            __atomic_store_n(&t->state, THREAD_FREE, __ATOMIC_RELEASE);
+        u32 starting = THREAD_STARTING;
+        /* Only a thread that has not been entered is taken back: the host may say no and start it all the same. */
+        if (ret && __atomic_compare_exchange_n(&t->state, &starting, THREAD_FREE, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
             return -EAGAIN;
-        }
         return tid_of(t);
     }
     static bool said;

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -74,9 +75,11 @@ class Ordinary:
 
     def __init__(self) -> None:
         script = shipped("attacks") / "ordinary.py"
+        self._folder = tempfile.TemporaryDirectory(prefix="sr-attack-")
         self._process = subprocess.Popen(
-            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+            [sys.executable, str(script)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=self._folder.name,
+        )  # fmt: skip
         self.pid = self._process.pid
 
     def ask(self, verb: str, seed: bytes) -> bytes:
@@ -91,7 +94,7 @@ class Ordinary:
             raise StrongroomError(f"the control ended ({error.strerror})") from error
         if not answer:
             raise StrongroomError("the control ended")
-        return bytes.fromhex(answer) if verb == "hold" else answer.encode()
+        return bytes.fromhex(answer) if verb in ("hold", "key") else answer.encode()
 
     def __enter__(self) -> Ordinary:
         return self
@@ -107,6 +110,7 @@ class Ordinary:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
+        self._folder.cleanup()
 
 
 class Inside:
@@ -122,7 +126,7 @@ class Inside:
             with forced_level(level):
                 self.box.start()
             self.level = self.box.facts["level"]
-            fresh = loaders() - before
+            fresh = {pid for pid in loaders() - before if ours(pid)}
             if len(fresh) != 1:
                 raise StrongroomError(
                     f"{len(fresh)} new loader processes are seen, not 1",
@@ -180,25 +184,60 @@ def loaders() -> set[int]:
     return found
 
 
-def on_process(script: str, target: Ordinary | Inside) -> list[dict[str, str]]:
-    """Have the target hold a marker, run the attack on its process, then ask whether all is as it was."""
+def held(target: Ordinary | Inside) -> tuple[bytes, bytes]:
+    """Have the target hold a marker: (seed, marker). Raises StrongroomError."""
     seed = secrets.token_bytes(16)
     # Known to the attacker here so that it can be looked for; the target's process never got it, but made it.
     marker = hashlib.sha256(_PREFIX + seed).digest()
     if target.ask("hold", seed) != hashlib.sha256(marker).digest():
         raise StrongroomError("the target does not hold the marker")
-    with tempfile.TemporaryDirectory(prefix="sr-attack-") as scratch:
-        words = [
-            "--pid",
-            str(target.pid),
-            "--marker",
-            marker.hex(),
-            "--elrange",
-            str(target.elrange),
-            "--scratch",
-            scratch,
-        ]
-        attempts = program([script, *words])
+    return seed, marker
+
+
+@contextlib.contextmanager
+def busy(target: Ordinary | Inside, seed: bytes) -> Iterator[None]:
+    """While this lasts the target computes with its marker."""
+    ended = threading.Event()
+
+    def work() -> None:
+        with contextlib.suppress(StrongroomError):
+            while not ended.is_set():
+                target.ask("use", seed)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def ours(pid: int) -> bool:
+    """Whether the process descends from this STRONGROOM_HOME's daemon: others may run theirs meanwhile."""
+    from strongroom.machine import client
+
+    daemon = client.ask("status", start=False).get("pid")
+    while pid > 1:
+        if pid == daemon:
+            return True
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            return False
+    return False
+
+
+def on_process(script: str, target: Ordinary | Inside, *, working: bool = False) -> list[dict[str, str]]:
+    """Have the target hold a marker, run the attack on its process, then ask whether all is as it was."""
+    seed, marker = held(target)
+    with (
+        tempfile.TemporaryDirectory(prefix="sr-attack-") as scratch,
+        busy(target, seed) if working else contextlib.nullcontext(),
+    ):
+        words = ["--pid", str(target.pid), "--marker", marker.hex(), "--elrange", str(target.elrange)]
+        home = ["--home", str(paths.home())] if isinstance(target, Inside) else []
+        attempts = program([script, *words, "--scratch", scratch, *home])
     if script == "data_write.py":
         attempts.append(after_write(target, seed))
     return attempts
@@ -243,16 +282,18 @@ def pair(
     return outcomes
 
 
-def process_attack(attack: str, script: str, vm: str, level: str | None) -> list[Outcome]:
-    """An attack on a running process."""
+def process_attack(
+    attack: str, script: str, vm: str, level: str | None, *, working: bool = False
+) -> list[Outcome]:
+    """An attack on a running process; ``working``: one that computes meanwhile."""
 
     def control() -> list[dict[str, str]]:
         with Ordinary() as target:
-            return on_process(script, target)
+            return on_process(script, target, working=working)
 
     def enclave() -> tuple[str, list[dict[str, str]]]:
         with Inside(project("attacks/target"), vm, level) as target:
-            return target.level, on_process(script, target)
+            return target.level, on_process(script, target, working=working)
 
     return pair(attack, control, enclave)
 
@@ -374,14 +415,25 @@ ATTACKS: dict[str, tuple[str, Callable[[str, str | None], list[Outcome]]]] = {
 }
 
 
-def run_all(vm: str, level: str | None, only: list[str], *, progress: bool) -> list[Outcome]:
-    """Run the attacks named (all where none is). Raises UsageError."""
+def run_all(
+    vm: str,
+    level: str | None,
+    only: list[str],
+    *,
+    progress: bool,
+    every: bool = False,
+    skip: frozenset[str] = frozenset(),
+) -> list[Outcome]:
+    """Run the attacks named, or the six of the demo, or ``every`` one; none of ``skip``. Raises UsageError."""
+    from strongroom.cli._attack_more import MORE
+
+    known = {**ATTACKS, **MORE}
     for name in only:
-        if name not in ATTACKS:
-            raise UsageError(f"no attack {name!r}", f"choose of {', '.join(ATTACKS)}")
+        if name not in known:
+            raise UsageError(f"no attack {name!r}", f"choose of {', '.join(known)}")
     outcomes: list[Outcome] = []
-    for name, (what, run) in ATTACKS.items():
-        if only and name not in only:
+    for name, (what, run) in known.items():
+        if name in skip or (name not in only if only else name not in ATTACKS and not every):
             continue
         found = run(vm, level)
         outcomes += found
@@ -419,17 +471,27 @@ def to_plain(outcomes: list[Outcome]) -> dict[str, Any]:
 
 
 # What a level lets an attacker of the same rights as this program have; anything else that is got breaks the promise.
+# The kernel's tracing and the fuses on the disk are open to the host's root at every level (docs/threat-model.md); an
+# injection is a race with the watch, which the attacker may win.
+_OPEN_EVERYWHERE = {"fuses", "inject", "perf, samples of the user stack", "eBPF at each perf sample, reads memory",
+                    "a uprobe outside the enclave, its eBPF program reads memory"}  # fmt: skip
+_OPEN_TO_ROOT = {"debugger", "memory", "code", "data", "descriptors", "everywhere", "dump", "neighbour"}
 _OPEN_AT: dict[str, set[str]] = {
-    "sealed": {"/proc/PID/mem, code pages"},
-    "separated": {"debugger", "memory", "code", "data"},
-    "faithful": {"debugger", "memory", "code", "data"},
+    "sealed": _OPEN_EVERYWHERE | {"/proc/PID/mem, code pages"},
+    "separated": _OPEN_EVERYWHERE | _OPEN_TO_ROOT,
+    "faithful": _OPEN_EVERYWHERE | _OPEN_TO_ROOT,
+    "faithful (exec)": {"all memory of the process at an asynchronous exit"},
 }
 
 
 def as_promised(outcomes: list[Outcome]) -> bool:
-    """Whether nothing was got that the level keeps out, and nothing was left untried that could be tried here."""
+    """Whether nothing was got that the level keeps out, and nothing was left untried that could be tried here.
+
+    What could not be tried at the control either, this machine does not offer.
+    """
     for one in outcomes:
-        if one.result == NOT_TRIED and "not installed" not in one.text:
+        absent = one.control_result == NOT_TRIED and "failed (status" not in one.text
+        if one.result == NOT_TRIED and "not installed" not in one.text and not absent:
             return False
         open_here = _OPEN_AT.get(one.level, set())
         if one.result == GOT and one.attack not in open_here and one.attempt not in open_here:
