@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,11 +23,11 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "loader.h"
 #include "ocall.h"
 
 #define PAGE 4096ull
@@ -52,6 +53,40 @@ static uint64_t g_pending;
 static vdso_sgx_enter_enclave_t g_enter;
 static bool g_debug;
 static _Thread_local struct worker *t_worker;
+
+__attribute__((noreturn, format(printf, 1, 2))) static void fail(const char *f, ...)
+{
+    va_list list;
+    fputs("strongroom-loader: ", stderr);
+    va_start(list, f);
+    vfprintf(stderr, f, list);
+    va_end(list);
+    fputc('\n', stderr);
+    _exit(125);
+}
+
+/* ---- --timing: when each step was done, for the benchmarks ---- */
+static struct { const char *name; uint64_t ns; } g_step[8];
+static unsigned g_steps;
+
+static void step_done(const char *name)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    if (g_steps < sizeof g_step / sizeof *g_step) {
+        g_step[g_steps].name = name;
+        g_step[g_steps++].ns = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+    }
+}
+
+static void steps_tell(void)
+{
+    char line[512];
+    int n = snprintf(line, sizeof line, "strongroom-loader: timing");
+    for (unsigned i = 0; i < g_steps && n < (int)sizeof line; i++)
+        n += snprintf(line + n, sizeof line - (size_t)n, " %s=%llu", g_step[i].name, (unsigned long long)g_step[i].ns);
+    fprintf(stderr, "%s\n", line);
+}
 
 /* ---- the image ---- */
 static const uint8_t *map_file(int fd, const char *name, uint64_t *size)
@@ -433,6 +468,91 @@ static void *vdso_symbol(const char *name)
         if (!strcmp(strings + symbols[i].st_name, name) && symbols[i].st_shndx)
             return (void *)(slide + symbols[i].st_value);
     return NULL;
+}
+
+/* ---- what it is asked ---- */
+struct options {
+    int fd[3], quote, channel;
+    const char *directory;
+    const char **env;
+    int env_count;
+    char **rest; /* the program's arguments */
+    int rest_count;
+    bool trace, timing;
+};
+
+static int number_of(const char *text)
+{
+    char *end;
+    long n = text ? strtol(text, &end, 10) : -1;
+    if (n < 0 || n > 1 << 20 || *end)
+        fail("expected a descriptor's number, got %s", text ? text : "nothing");
+    return (int)n;
+}
+
+static void options_parse(struct options *o, int argc, char **argv)
+{
+    int i = 0;
+    o->env = calloc((size_t)argc + 1, sizeof *o->env);
+    if (!o->env)
+        fail("no memory");
+    for (; i < argc; i++) {
+        const char *a = argv[i], *next = i + 1 < argc ? argv[i + 1] : NULL;
+        if (!strcmp(a, "--")) { i++; break; }
+        if (!strcmp(a, "--fd-sgxs")) o->fd[0] = number_of(next), i++;
+        else if (!strcmp(a, "--fd-sig")) o->fd[1] = number_of(next), i++;
+        else if (!strcmp(a, "--fd-pack")) o->fd[2] = number_of(next), i++;
+        else if (!strcmp(a, "--quote-fd")) o->quote = number_of(next), i++;
+        else if (!strcmp(a, "--channel-fd")) o->channel = number_of(next), i++;
+        else if (!strcmp(a, "--env") && next) o->env[o->env_count++] = next, i++;
+        else if (!strcmp(a, "--trace")) o->trace = true;
+        else if (!strcmp(a, "--timing")) o->timing = true;
+        else if (a[0] == '-' && a[1]) fail("unknown option %s; use: strongroom-loader [options] BUILD_DIR [-- ARGS]", a);
+        else if (!o->directory) o->directory = a;
+        else break;
+    }
+    o->rest = argv + i;
+    o->rest_count = argc - i;
+}
+
+/*
+ * --wait-fd: all is ready but the image. Says so, and waits for one message: options and arguments, each ended by a NUL;
+ * descriptors 0, 1, 2 and the image's three, then the channel's where there is one.
+ */
+static void options_await(struct options *o, int from)
+{
+    union { char room[CMSG_SPACE(7 * sizeof(int))]; struct cmsghdr align; } control;
+    int fd[7];
+    char probe;
+    (void)!write(from, "r", 1);
+    ssize_t size = recv(from, &probe, 1, MSG_PEEK | MSG_TRUNC);
+    if (size <= 0)
+        _exit(0); /* nobody needs us */
+    char *words = malloc((size_t)size + 1), **argv = calloc((size_t)size + 1, sizeof *argv);
+    if (!words || !argv)
+        fail("no memory");
+    struct iovec part = {words, (size_t)size};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
+    if (recvmsg(from, &message, 0) != size || message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
+        fail("the request is damaged");
+    struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+    size_t count = c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS ? (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
+    if (count != 6 && count != 7)
+        fail("the request is damaged");
+    memcpy(fd, CMSG_DATA(c), count * sizeof(int));
+    for (int n = 0; n < 3; n++) {
+        if (dup2(fd[n], n) < 0)
+            fail("%s", strerror(errno));
+        close(fd[n]);
+        o->fd[n] = fd[n + 3];
+    }
+    o->channel = count == 7 ? fd[6] : -1;
+    close(from);
+    words[size] = 0;
+    int argc = 0;
+    for (char *at = words; at < words + size; at += strlen(at) + 1)
+        argv[argc++] = at;
+    options_parse(o, argc, argv);
 }
 
 int main(int argc, char **argv)
