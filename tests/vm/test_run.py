@@ -219,10 +219,13 @@ def test_a_debugger_is_answered_with_a_kill(command: Command, image: Path) -> No
     with command.popen("run", str(image), "--", "sleep", "1000") as process:
         assert process.stdout is not None
         process.stdout.readline()
+        daemon = json.loads(command("daemon", "status", "--json").stdout)["pid"]
         target = next(
             int(entry.name)
             for entry in Path("/proc").iterdir()
-            if entry.name.isdigit() and _command_line(entry).startswith(b"/strongroom/strongroom-loader")
+            if entry.name.isdigit()
+            and _command_line(entry).startswith(b"/strongroom/strongroom-loader")
+            and _descends(int(entry.name), daemon)
         )
         time.sleep(0.1)
         attach = "import ctypes,time; ctypes.CDLL(None).ptrace(0x4206, TARGET, None, None); time.sleep(5)"
@@ -232,6 +235,16 @@ def test_a_debugger_is_answered_with_a_kill(command: Command, image: Path) -> No
             finally:
                 debugger.kill()
     assert json.loads(command("daemon", "status", "--json").stdout)["debuggers_refused"] == 1
+
+
+def _descends(pid: int, ancestor: int) -> bool:
+    """Whether ``ancestor`` is above ``pid``: another daemon's programs on this machine are left alone."""
+    while pid > 1 and pid != ancestor:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return False
+    return pid == ancestor
 
 
 def _command_line(entry: Path) -> bytes:
