@@ -7,7 +7,7 @@ PYTEST  ?=
 export PYTHON
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo test bench lint lock clean
+.PHONY: help setup build demo test bench conformance lint lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-16s%s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ test: build ## every test; lint and types are among them (PYTEST='-k word' narro
 
 bench: build ## every figure of the design's table, into docs/benchmarks.md (FAMILY='start quotes' narrows)
 	@$(VENV)/bin/python -m benchmarks $(if $(FAMILY),$(FAMILY),--docs)
+
+conformance: build ## CPython's own tests inside and outside, and docs/conformance.md from them (half an hour)
+	@$(VENV)/bin/python -m conformance --numpy --write $(CONFORMANCE)
 
 lint: setup ## ruff and mypy
 	@$(VENV)/bin/ruff check --quiet .

@@ -99,7 +99,7 @@ struct answer libos_event(void)
             return fatal(139);
         t->fault = fault_of(vector, exinfo);
         if (vector == 3)
-            gpr->rip += 0; /* INT3 is a trap: RIP is past it */
+            gpr->rip++; /* in an enclave INT3 is a fault; Linux's signal comes after it */
         t->has_fault = true;
         t->signal_work = 1;
     }

@@ -4,7 +4,7 @@
 #include <linux/poll.h>
 #include <linux/stat.h>
 
-#include "libos.h"
+#include "temporary.h"
 #include "../sys/sys.h"
 
 static struct { struct file *file; bool cloexec; } g_fd[FILES_MAX];
@@ -21,19 +21,6 @@ struct file *file_new(enum file_type type, u32 flags)
     return f;
 }
 
-static void pipe_drop(struct pipe *p, bool writer)
-{
-    if (writer)
-        p->writers--;
-    else
-        p->readers--;
-    if (!p->readers && !p->writers) {
-        kpages_free((u64)p->data, p->size);
-        kfree(p);
-    }
-    poll_wake();
-}
-
 void file_drop(struct file *f)
 {
     if (--f->refs)
@@ -42,6 +29,8 @@ void file_drop(struct file *f)
         pipe_drop(f->in, false);
     if (f->out)
         pipe_drop(f->out, true);
+    if (f->unix_socket)
+        unix_drop(f->unix_socket);
     if (f->host_fd > 2)
         host(__NR_close, f->host_fd);
     if (f->inode)
@@ -51,7 +40,6 @@ void file_drop(struct file *f)
     for (u32 i = 0; i < f->name_count; i++)
         kfree(f->names[i]);
     kfree(f->names);
-    kfree(f->kinds);
     kfree(f->items);
     kfree(f->buffer);
     kfree(f->path);
@@ -64,7 +52,8 @@ long file_install(struct file *f, int lowest, bool cloexec)
 {
     if (!f)
         return -ENOMEM;
-    for (int fd = lowest; fd < FILES_MAX; fd++)
+    int most = (int)files_limit();
+    for (int fd = lowest; fd < most; fd++)
         if (!g_fd[fd].file) {
             g_fd[fd].file = f;
             g_fd[fd].cloexec = cloexec;
@@ -139,70 +128,6 @@ void files_start(int quote_fd, int channel_fd)
     }
 }
 
-/* ---- pipes: data stays inside ---- */
-static long pipe_read(struct file *f, u8 *to, u64 size)
-{
-    struct pipe *p = f->in;
-    if (!p)
-        return -EBADF;
-    while (!p->used) {
-        if (!p->writers)
-            return 0;
-        if (f->flags & O_NONBLOCK)
-            return -EAGAIN;
-        self()->polling = true;
-        f->refs++;
-        long ret = park(-1, 0);
-        self()->polling = false;
-        file_drop(f);
-        if (ret < 0)
-            return -ERESTARTSYS;
-    }
-    u64 n = min64(size, p->used);
-    for (u64 done = 0; done < n;) {
-        u64 part = min64(n - done, p->size - p->start);
-        memcpy(to + done, p->data + p->start, part);
-        p->start = (u32)((p->start + part) % p->size);
-        done += part;
-    }
-    p->used -= (u32)n;
-    poll_wake();
-    return (long)n;
-}
-
-static long pipe_write(struct file *f, const u8 *from, u64 size)
-{
-    struct pipe *p = f->out;
-    u64 done = 0;
-    if (!p)
-        return -EBADF;
-    while (done < size) {
-        if (!p->readers) {
-            signal_send(self(), 13, 0, 0);
-            return done ? (long)done : -EPIPE;
-        }
-        u64 room = p->size - p->used;
-        if (!room || (size <= 4096 && room < size)) {
-            if (f->flags & O_NONBLOCK)
-                return done ? (long)done : -EAGAIN;
-            self()->polling = true;
-            f->refs++;
-            long ret = park(-1, 0);
-            self()->polling = false;
-            file_drop(f);
-            if (ret < 0)
-                return done ? (long)done : -ERESTARTSYS;
-            continue;
-        }
-        u64 at = (p->start + p->used) % p->size, part = min64(min64(size - done, room), p->size - at);
-        memcpy(p->data + at, from + done, part);
-        p->used += (u32)part;
-        done += part;
-        poll_wake();
-    }
-    return (long)done;
-}
-
 /* ---- the host's descriptors ---- */
 static long host_read(struct file *f, u8 *to, u64 size, long at)
 {
@@ -239,10 +164,17 @@ static long host_write(struct file *f, const u8 *from, u64 size, long at)
     return (long)done;
 }
 
+u32 file_generation(const struct file *f)
+{
+    return f->generation + (f->in ? f->in->generation : 0) + (f->out ? f->out->generation : 0) +
+           (f->unix_socket ? unix_generation(f->unix_socket) : 0);
+}
+
 long file_read(struct file *f, void *to, u64 size, long at)
 {
     u64 offset = at < 0 ? f->offset : (u64)at;
     long n = 0;
+    f->generation++;
     switch (f->type) {
     case FILE_DIR:
         return -EISDIR;
@@ -250,8 +182,7 @@ long file_read(struct file *f, void *to, u64 size, long at)
         n = pack_read(f->entry, to, size, offset);
         break;
     case FILE_TMP:
-        n = offset >= f->inode->size ? 0 : (long)min64(size, f->inode->size - offset);
-        memcpy(to, f->inode->data + offset, (u64)n);
+        n = data_read(f->inode, to, size, offset);
         break;
     case FILE_ENCRYPTED:
         n = enc_read(f->encrypted, to, size, offset);
@@ -264,6 +195,8 @@ long file_read(struct file *f, void *to, u64 size, long at)
         return host_read(f, to, size, at);
     case FILE_PIPE:
         return pipe_read(f, to, size);
+    case FILE_UNIX:
+        return unix_read(f, to, size);
     case FILE_DEVICE:
         if (f->device == DEV_NULL)
             return 0;
@@ -285,19 +218,16 @@ long file_read(struct file *f, void *to, u64 size, long at)
 long file_write(struct file *f, const void *from, u64 size, long at)
 {
     u64 offset = at < 0 ? f->offset : (u64)at;
+    long n;
+    f->generation++;
     switch (f->type) {
     case FILE_TMP:
         if (f->flags & O_APPEND)
             offset = f->inode->size;
-        if (offset + size < offset)
-            return -EFBIG;
-        if (offset + size > f->inode->size) {
-            long bad = tmp_resize(f->inode, offset + size);
-            if (bad)
-                return bad;
-        }
-        memcpy(f->inode->data + offset, from, size);
-        f->inode->mtime = now_ns(0);
+        n = data_write(f->inode, from, size, offset);
+        if (n < 0)
+            return n;
+        size = (u64)n;
         break;
     case FILE_ENCRYPTED: {
         if (f->flags & O_APPEND)
@@ -321,6 +251,8 @@ long file_write(struct file *f, const void *from, u64 size, long at)
         return host_write(f, from, size, at);
     case FILE_PIPE:
         return pipe_write(f, from, size);
+    case FILE_UNIX:
+        return unix_write(f, from, size);
     case FILE_DEVICE:
         return f->device == DEV_FULL ? -ENOSPC : (long)size;
     case FILE_EVENT:
@@ -341,15 +273,19 @@ u32 file_poll(struct file *f)
         return ~0u;
     case FILE_PIPE:
         if (f->in)
-            now |= (f->in->used ? POLLIN | POLLRDNORM : 0) | (f->in->writers ? 0 : POLLHUP | (f->socket ? POLLIN : 0));
+            now |= (f->in->used ? POLLIN | POLLRDNORM : 0) | (f->in->writers || !f->in->had_writer ? 0 : POLLHUP);
         if (f->out)
             now |= (f->out->readers ? 0 : POLLERR) | (f->out->size - f->out->used >= 4096 ? POLLOUT | POLLWRNORM : 0);
         return now;
+    case FILE_UNIX:
+        return unix_poll(f->unix_socket);
     case FILE_EVENT:
     case FILE_TIMER:
         return event_poll(f);
     case FILE_EPOLL:
         return epoll_ready(f) ? POLLIN : 0;
+    case FILE_PROCESS: /* readable when the process has ended: who asks is that process */
+        return 0;
     default:
         return POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
     }

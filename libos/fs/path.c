@@ -3,13 +3,84 @@
 #include <linux/fcntl.h>
 #include <linux/stat.h>
 
-#include "libos.h"
+#include "temporary.h"
 #include "../sys/sys.h"
 
 static char g_cwd[PATH_ROOM] = "/";
 
 const char *fs_cwd(void) { return g_cwd; }
 void fs_set_cwd(const char *path) { memcpy(g_cwd, path, strlen(path) + 1); }
+
+static const char *link_target(const char *path, char *to);
+
+/*
+ * Resolves an absolute path, name by name, into `to`: no link, ".", ".." or double slash is left, but for a link as the
+ * last name unless `last`. Links are followed here only, and never by recursion. What ".." leaves must be a directory.
+ */
+static long walk(const char *path, bool last, char *to)
+{
+    char rest[PATH_ROOM], target[PATH_ROOM];
+    size_t n = 0, at = 0, size = strlen(path) + 1;
+    int links = 0;
+    if (size > sizeof rest)
+        return -ENAMETOOLONG;
+    memcpy(rest, path, size);
+    for (;;) {
+        while (rest[at] == '/')
+            at++;
+        size_t end = at, before = n;
+        while (rest[end] && rest[end] != '/')
+            end++;
+        size_t part = end - at, more = end;
+        while (rest[more] == '/')
+            more++;
+        if (!part)
+            break;
+        if (part == 1 && rest[at] == '.')
+            ;
+        else if (part == 2 && rest[at] == '.' && rest[at + 1] == '.') {
+            struct stat_k st;
+            to[n] = 0;
+            long bad = n ? fs_stat(to, true, &st) : 0;
+            if (bad || (n && (st.mode & S_IFMT) != S_IFDIR))
+                return bad ? bad : -ENOTDIR;
+            while (n && to[--n] != '/')
+                ;
+        } else {
+            if (n + part + 2 > PATH_ROOM || part > 255)
+                return -ENAMETOOLONG;
+            to[n++] = '/';
+            memcpy(to + n, rest + at, part);
+            n += part;
+            to[n] = 0;
+            if ((rest[more] || last) && link_target(to, target)) {
+                size_t whole = strlen(target), tail = strlen(rest + end) + 1;
+                if (++links > 40)
+                    return -ELOOP;
+                if (!whole || whole + tail > sizeof rest)
+                    return whole ? -ENAMETOOLONG : -ENOENT;
+                memmove(rest + whole, rest + end, tail);
+                memcpy(rest, target, whole);
+                at = 0;
+                n = target[0] == '/' ? 0 : before;
+                continue;
+            }
+        }
+        at = end;
+    }
+    if (!n)
+        to[n++] = '/';
+    to[n] = 0;
+    return 0;
+}
+
+static bool has_parent(const char *path) /* a name of it is ".." */
+{
+    for (const char *p = path; *p; p++)
+        if ((p == path || p[-1] == '/') && p[0] == '.' && p[1] == '.' && (!p[2] || p[2] == '/'))
+            return true;
+    return false;
+}
 
 long path_absolute(int dirfd, const char *path, char *to)
 {
@@ -26,6 +97,14 @@ long path_absolute(int dirfd, const char *path, char *to)
             base = f->path;
         }
     }
+    if (has_parent(path)) { /* of where a link leads, not of where it stands */
+        char whole[PATH_ROOM];
+        n = strlen(base);
+        if (n + strlen(path) + 2 > sizeof whole)
+            return -ENAMETOOLONG;
+        format(whole, sizeof whole, "%s/%s", base, path);
+        return walk(whole, false, to);
+    }
     n = strlen(base);
     memcpy(to, base, n + 1);
     if (n == 1)
@@ -37,13 +116,8 @@ long path_absolute(int dirfd, const char *path, char *to)
         while (*end && *end != '/')
             end++;
         size_t part = (size_t)(end - p);
-        if (part == 0 || (part == 1 && p[0] == '.'))
-            ;
-        else if (part == 2 && p[0] == '.' && p[1] == '.') {
-            while (n && to[--n] != '/')
-                ;
-        } else {
-            if (n + part + 2 > PATH_ROOM)
+        if (part && !(part == 1 && p[0] == '.')) {
+            if (n + part + 2 > PATH_ROOM || part > 255)
                 return -ENAMETOOLONG;
             to[n++] = '/';
             memcpy(to + n, p, part);
@@ -91,48 +165,14 @@ static const char *link_target(const char *path, char *to)
 /* Resolves symbolic links of `path` (PATH_ROOM bytes) in place; the last part's too where `last`. */
 long fs_follow(char *path, bool last)
 {
+    char found[PATH_ROOM];
     const struct pack_entry *e = pack_find(path);
     if (e && e->kind != PACK_SYMLINK)
         return 0;
-    char target[PATH_ROOM], whole[PATH_ROOM], rest[PATH_ROOM];
-    int links = 0;
-again:
-    for (size_t n = 1;; n++) {
-        if (path[n] != '/' && path[n])
-            continue;
-        if (!path[n] && !last)
-            return 0;
-        char was = path[n];
-        path[n] = 0;
-        const char *found = link_target(path, target);
-        path[n] = was;
-        if (found) {
-            if (++links > 40)
-                return -ELOOP;
-            size_t rest_size = strlen(path + n) + 1, target_size = strlen(target);
-            memcpy(rest, path + n, rest_size);
-            if (target[0] == '/') {
-                if (target_size + rest_size > PATH_ROOM)
-                    return -ENAMETOOLONG;
-                memcpy(whole, target, target_size);
-            } else {
-                while (path[n - 1] != '/')
-                    n--;
-                if (n + target_size + rest_size > PATH_ROOM)
-                    return -ENAMETOOLONG;
-                memcpy(whole, path, n);
-                memcpy(whole + n, target, target_size);
-                target_size += n;
-            }
-            memcpy(whole + target_size, rest, rest_size);
-            long bad = path_absolute(AT_FDCWD, whole, path);
-            if (bad)
-                return bad;
-            goto again;
-        }
-        if (!path[n])
-            return 0;
-    }
+    long bad = walk(path, last, found);
+    if (!bad)
+        memcpy(path, found, strlen(found) + 1);
+    return bad;
 }
 
 long host_path(const struct boot_mount *m, const char *rest, char *to)
@@ -166,30 +206,53 @@ static long open_allowed(const struct boot_mount *m, const char *path, const cha
     return 0;
 }
 
+static struct inode *unnamed(struct inode *directory, u32 mode)
+{
+    struct inode *i = is_directory(directory) ? tmp_new(S_IFREG | umask_of(mode)) : NULL;
+    if (i)
+        i->mount = directory->mount;
+    return i;
+}
+
 static long open_temporary(const char *path, int flags, u32 mode, struct file **file)
 {
     struct inode *parent = NULL;
     const char *name = NULL;
     struct inode *i = tmp_find(path, NULL, &parent, &name);
     if (!i) {
-        if (!(flags & O_CREAT))
-            return -ENOENT;
-        if (!parent)
-            return -ENOENT;
-        if (!(i = tmp_create(parent, name, S_IFREG | (mode & 0777))))
+        if (!(flags & O_CREAT) || !parent)
+            return fs_missing(path);
+        if (!(i = tmp_create(parent, name, S_IFREG | umask_of(mode))))
             return -ENOSPC;
     } else if (flags & O_CREAT && flags & O_EXCL)
         return -EEXIST;
-    if ((i->mode & S_IFMT) == S_IFDIR && (flags & O_ACCMODE) != O_RDONLY)
+    else if ((flags & O_TMPFILE) == O_TMPFILE) {
+        if (!is_directory(i))
+            return -ENOTDIR;
+        if ((flags & O_ACCMODE) == O_RDONLY)
+            return -EINVAL;
+        if (!(i = unnamed(i, mode)))
+            return -ENOSPC;
+        flags &= ~O_TMPFILE;
+    }
+    if ((i->mode & S_IFMT) == S_IFLNK && !(flags & O_PATH))
+        return -ELOOP; /* O_NOFOLLOW */
+    if (is_directory(i) && ((flags & O_ACCMODE) != O_RDONLY || flags & O_CREAT))
         return -EISDIR;
-    if (flags & O_DIRECTORY && (i->mode & S_IFMT) != S_IFDIR)
+    if (flags & O_DIRECTORY && !is_directory(i))
         return -ENOTDIR;
-    struct file *f = file_new((i->mode & S_IFMT) == S_IFDIR ? FILE_DIR : FILE_TMP, (u32)flags);
-    if (!f || !(f->path = kmalloc(strlen(path) + 1)))
+    if ((i->mode & S_IFMT) == S_IFSOCK && !(flags & O_PATH))
+        return -ENXIO;
+    if ((i->mode & S_IFMT) == S_IFIFO && !(flags & O_PATH))
+        return fifo_open(i, path, flags, file);
+    struct file *f = file_new(is_directory(i) ? FILE_DIR : FILE_TMP, (u32)flags);
+    if (!f || !(f->path = kmalloc(strlen(path) + 1))) {
+        kfree(f);
         return -ENOMEM;
+    }
     memcpy(f->path, path, strlen(path) + 1);
     if (flags & O_TRUNC && f->type == FILE_TMP)
-        tmp_resize(i, 0);
+        data_resize(i, 0);
     f->inode = i;
     i->refs++;
     *file = f;
@@ -217,8 +280,9 @@ long fs_open(const char *given, int flags, u32 mode, struct file **file)
     const struct pack_entry *e = pack_find(path);
     struct stat_k st;
     if (!e) {
-        if (fs_stat(path, true, &st))
-            return flags & O_CREAT ? -EROFS : -ENOENT;
+        ret = fs_stat(path, true, &st);
+        if (ret)
+            return ret == -ENOENT && flags & O_CREAT ? -EROFS : ret;
     } else {
         if (flags & O_CREAT && flags & O_EXCL)
             return -EEXIST;
@@ -255,15 +319,27 @@ static void stat_simple(struct stat_k *st, u32 mode, u64 number, u64 size)
 static void stat_pack(struct stat_k *st, const struct pack_entry *e)
 {
     static const u32 kinds[] = {0, S_IFREG, S_IFDIR, S_IFLNK};
-    stat_simple(st, kinds[e->kind & 3] | (e->mode & 07777), (u64)(e - pack_at(0)) + 16, e->kind == PACK_SYMLINK ? e->target_len : e->size);
+    stat_simple(st, kinds[e->kind & 3] | (e->mode & 07777), pack_number(e), e->kind == PACK_SYMLINK ? e->target_len : e->size);
 }
 
 static void stat_inode(struct stat_k *st, struct inode *i)
 {
-    stat_simple(st, i->mode, i->number, i->size);
+    stat_simple(st, i->mode, i->number, i->target ? strlen(i->target) : i->size);
     st->dev = 2;
-    st->mtime = st->atime = st->ctime = i->mtime / 1000000000;
-    st->mtime_ns = st->ctime_ns = st->atime_ns = i->mtime % 1000000000;
+    st->uid = i->uid;
+    st->gid = i->gid;
+    st->rdev = i->rdev;
+    st->nlink = i->links + (is_directory(i) ? 1 : 0);
+    for (struct entry *e = i->entries; e; e = e->next)
+        st->nlink += is_directory(e->inode);
+    st->blocks = (long)(data_pages(i) / 512);
+    st->blksize = PAGE;
+    st->atime = i->atime / 1000000000;
+    st->mtime = i->mtime / 1000000000;
+    st->ctime = i->ctime / 1000000000;
+    st->atime_ns = i->atime % 1000000000;
+    st->mtime_ns = i->mtime % 1000000000;
+    st->ctime_ns = i->ctime % 1000000000;
 }
 
 /* The host's answer about its own file: sizes are for its own descriptor only, nothing inside hangs on them. */
@@ -297,7 +373,7 @@ long fs_stat(const char *given, bool follow, struct stat_k *st)
     if (m && m->kind == BOOT_MOUNT_TEMPORARY) {
         struct inode *i = tmp_find(path, NULL, NULL, NULL);
         if (!i)
-            return -ENOENT;
+            return fs_missing(path);
         stat_inode(st, i);
         return 0;
     }
@@ -320,6 +396,22 @@ long fs_stat(const char *given, bool follow, struct stat_k *st)
     if (pack_next_child(path, &index, &e, &child, &length)) {
         stat_simple(st, S_IFDIR | 0755, 4, 0);
         return 0;
+    }
+    return fs_missing(path);
+}
+
+long fs_missing(const char *path)
+{
+    char up[PATH_ROOM];
+    for (size_t n = 1; path[n]; n++) {
+        if (path[n] != '/')
+            continue;
+        memcpy(up, path, n);
+        up[n] = 0;
+        const struct pack_entry *e = pack_find(up);
+        const struct inode *i = e ? NULL : tmp_find(up, NULL, NULL, NULL);
+        if ((e && e->kind == PACK_FILE) || (i && !is_directory(i)))
+            return -ENOTDIR;
     }
     return -ENOENT;
 }
@@ -351,7 +443,13 @@ long file_stat(struct file *f, struct stat_k *st)
         st->rdev = f->device == DEV_NULL ? 0x103 : f->device == DEV_ZERO ? 0x105 : f->device == DEV_FULL ? 0x107 : 0x109;
         return 0;
     case FILE_PIPE:
-        stat_simple(st, (f->socket ? S_IFSOCK : S_IFIFO) | 0600, 0x200, 0);
+        if (f->inode)
+            stat_inode(st, f->inode);
+        else
+            stat_simple(st, S_IFIFO | 0600, 0x10000000 + (((u64)(f->in ? f->in : f->out) & 0xffffffff) >> 4), 0);
+        return 0;
+    case FILE_UNIX:
+        stat_simple(st, S_IFSOCK | 0777, 0x20000000 + (((u64)f->unix_socket & 0xffffffff) >> 4), 0);
         return 0;
     case FILE_BUFFER:
         stat_simple(st, S_IFREG | 0444, 0x300, 0);

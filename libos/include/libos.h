@@ -137,6 +137,8 @@ void kfree(void *p);
 void *krealloc(void *p, size_t old_size, size_t size);
 u64 kpages(u64 size);       /* whole pages, not zeroed; 0 when there are none */
 void kpages_free(u64 address, u64 size);
+u64 mm_map(u64 size, u32 prot);           /* the program's, not zeroed; 0: no room */
+void mm_to_kernel(u64 start, u64 end);    /* the program's pages become the LibOS's */
 bool user_read_ok(u64 address, u64 size);
 bool user_write_ok(u64 address, u64 size);
 long user_string(u64 address, char *to, size_t size); /* length, -EFAULT, -ENAMETOOLONG */
@@ -159,17 +161,20 @@ int objects_list(char *to, size_t size);
 struct inode;
 enum file_type {
     FILE_PACK, FILE_DIR, FILE_TMP, FILE_HOST, FILE_PIPE, FILE_EVENT, FILE_EPOLL, FILE_DEVICE, FILE_BUFFER, FILE_TIMER,
-    FILE_ENCRYPTED,
+    FILE_UNIX, FILE_PROCESS, FILE_ENCRYPTED,
 };
 enum device { DEV_NULL = 1, DEV_ZERO, DEV_RANDOM, DEV_FULL };
 struct pipe {
-    u8 *data; u32 size, start, used; int readers, writers;
+    u8 *data; u32 size, start, used, generation; int readers, writers;
+    bool had_writer;                    /* a FIFO that nobody has opened for writing yet does not hang up */
+    struct inode *inode;                /* the FIFO's */
 };
-struct epoll_item { int fd; u32 events; u64 data; struct file *file; u32 seen; };
+struct epoll_item { int fd; u32 events; u64 data; struct file *file; u32 seen, generation; }; /* seen: told, of EPOLLET */
 struct file {
     enum file_type type;
     int refs;
     u32 flags;                          /* O_* */
+    u32 generation;                     /* goes on with each use and each arrival: what EPOLLET calls an edge */
     u64 offset;
     const struct pack_entry *entry;     /* FILE_PACK */
     const struct boot_object *object;
@@ -178,7 +183,9 @@ struct file {
     char *path;                         /* absolute, inside */
     int host_fd;                        /* FILE_HOST */
     bool socket, append_only;
-    struct pipe *in, *out;              /* FILE_PIPE: socketpairs have both */
+    int socket_type;                    /* of the host: SOCK_STREAM and so on */
+    struct pipe *in, *out;              /* FILE_PIPE: a FIFO opened O_RDWR has both */
+    struct unix_socket *unix_socket;    /* FILE_UNIX */
     u64 count; bool semaphore;          /* FILE_EVENT */
     struct epoll_item *items; u32 item_count, item_room;
     enum device device;
@@ -186,8 +193,9 @@ struct file {
     long (*commit)(struct file *f);     /* FILE_BUFFER: after a write */
     const struct boot_mount *key_mount; /* FILE_BUFFER of /dev/attestation/keys/NAME */
     u64 timer_next, timer_every; int timer_clock;
-    char **names; u8 *kinds; u32 name_count; /* directory, at first getdents64 */
+    struct name **names; u32 name_count; /* directory, at first getdents64 */
 };
+struct name { u64 number; u8 kind; char text[]; };
 #define FILES_MAX 1024
 struct file *file_new(enum file_type type, u32 flags);
 void file_drop(struct file *f);
@@ -200,6 +208,7 @@ long file_read(struct file *f, void *to, u64 size, long at);  /* at -1: at the f
 long file_write(struct file *f, const void *from, u64 size, long at);
 u32 file_poll(struct file *f); /* POLL* ready now, of files inside; ~0u: ask the host (host_fd) */
 void poll_wake(void);
+u32 file_generation(const struct file *f);
 void files_start(int quote_fd, int channel_fd);
 int fd_list(char *to, size_t size);
 int fd_next(int after);
@@ -216,8 +225,25 @@ long fs_open(const char *path, int flags, u32 mode, struct file **file);
 long fs_stat(const char *path, bool follow, struct stat_k *st);
 long fs_readlink(const char *path, char *to, u64 size);
 long fs_follow(char *path, bool last); /* resolves links in place */
+long fs_missing(const char *path); /* -ENOTDIR where something on the way is not a directory, else -ENOENT */
 long file_stat(struct file *f, struct stat_k *st);
 void fs_start(void);
+
+/* fs/pipe.c */
+long pipe_read(struct file *f, void *to, u64 size);
+long pipe_write(struct file *f, const void *from, u64 size);
+void pipe_drop(struct pipe *p, bool writer);
+long fifo_open(struct inode *i, const char *path, int flags, struct file **file);
+long wait_for_change(struct file *f);   /* until poll_wake(); 0, or -ERESTARTSYS */
+long pair_out(struct file *one, struct file *two, long to, bool cloexec);
+
+/* fs/unix.c: AF_UNIX, all of it inside the enclave */
+struct unix_socket;
+long unix_read(struct file *f, void *to, u64 size);
+long unix_write(struct file *f, const void *from, u64 size);
+u32 unix_poll(struct unix_socket *s);
+u32 unix_generation(const struct unix_socket *s);
+void unix_drop(struct unix_socket *s);
 
 /* fs/pack.c */
 void pack_start(u64 address, u64 size);
@@ -226,20 +252,11 @@ long pack_read(const struct pack_entry *e, void *to, u64 size, u64 offset); /* c
 const char *pack_string(u32 offset);
 u32 pack_count(void);
 const struct pack_entry *pack_at(u32 index);
+static inline u64 pack_number(const struct pack_entry *e) { return (u64)(e - pack_at(0)) + 16; } /* st_ino */
 /* Children of a directory: *index runs; name not terminated. false at the end. */
 bool pack_next_child(const char *dir, u32 *index, const struct pack_entry **e, const char **name, u32 *name_len);
 
-/* fs/temporary.c */
-struct inode {
-    u32 mode, refs; u64 number; u64 size, room; u8 *data; struct inode *children, *next, *parent; char *name;
-    char *target; u64 mtime; bool gone;
-};
-struct inode *tmp_mount(const char *path);
-struct inode *tmp_find(const char *path, bool *is_mount, struct inode **parent, const char **last);
-struct inode *tmp_create(struct inode *parent, const char *name, u32 mode);
-void tmp_remove(struct inode *i);
-void tmp_drop(struct inode *i);
-long tmp_resize(struct inode *i, u64 size);
+/* fs/temporary.c, fs/extents.c: include/temporary.h */
 const struct boot_mount *mount_of(const char *path, const char **rest);
 
 /* fs/nodes.c: /dev, /proc, /sys: generated files; -ENOENT when there is no such node */
@@ -279,6 +296,10 @@ struct thread *thread_at(u32 number);
 u32 thread_count(void);
 int tid_of(struct thread *t);
 #define PID 1000
+/* Who the program says it is: numbers, no right hangs on them. Real, effective, saved. */
+struct identity { u32 uid[3], gid[3], groups[32], group_count, umask; };
+extern struct identity g_identity;
+void signals_start(void);
 void signals_refresh(struct thread *t);
 bool signal_due(struct thread *t);
 void signal_send(struct thread *t, int number, int code, int value); /* t NULL: to the process */

@@ -25,7 +25,7 @@
 #define OCALL_UNPARK 5  /* arg[0] thread number */
 #define OCALL_KICK 6    /* arg[0] thread number: make it exit asynchronously, or its system call end with EINTR */
 
-#define OCALL_DATA 0x10000u
+#define OCALL_DATA 0x20000u
 struct ocall_block {
     uint64_t op;
     uint64_t number;

@@ -45,6 +45,8 @@ struct worker {
     struct ocall_block *block;
     int event;
     _Atomic pid_t tid;
+    volatile sig_atomic_t event_inside; /* the LibOS is at CSSA 1: another signal waits until it is out again */
+    volatile sig_atomic_t event_again;
     struct sgx_enclave_run run;
 };
 static struct worker g_worker[THREADS_MAX];
@@ -369,8 +371,17 @@ static uint64_t enter(struct worker *w, uint64_t code, uint64_t argument)
             fail("entering the enclave: %s", strerror((int)-ret));
         if (w->run.function == LEAF_EEXIT)  {
             if (out_rdi == EEXIT_HANDLED) {
-                leaf = LEAF_ERESUME;
-                rdi = rsi = 0;
+                w->event_inside = 0;
+                if (w->event_again) { /* came meanwhile */
+                    w->event_again = 0;
+                    w->event_inside = 1;
+                    leaf = LEAF_EENTER;
+                    rdi = EVENT_CODE;
+                } else {
+                    leaf = LEAF_ERESUME;
+                    rdi = 0;
+                }
+                rsi = 0;
                 continue;
             }
             if (out_rdi == EEXIT_FATAL)
@@ -396,6 +407,7 @@ static uint64_t enter(struct worker *w, uint64_t code, uint64_t argument)
             fail("the enclave cannot be entered any more (exception %u)", w->run.exception_vector);
         }
         leaf = LEAF_EENTER; /* a fault inside: the LibOS looks at it */
+        w->event_inside = 1;
         rdi = EVENT_CODE;
         rsi = 0;
     }
@@ -410,16 +422,18 @@ static void on_signal(int number, siginfo_t *info, void *context)
     ucontext_t *uc = context;
     greg_t *r = uc->uc_mcontext.gregs;
     (void)info;
-    if (number != SIGURG)
+    if (number != SIGURG && number != SIGTRAP) /* SIGTRAP: INT3 inside, which Linux's vDSO does not report */
         __atomic_fetch_or(&g_pending, 1ull << (number - 1), __ATOMIC_SEQ_CST);
     const uint8_t *rip = (const uint8_t *)r[REG_RIP];
     if (rip >= (uint8_t *)loader_syscall_begin && rip < (uint8_t *)loader_syscall_end)
         r[REG_RIP] = (greg_t)loader_syscall_interrupted;
     else if (t_worker && r[REG_RAX] == LEAF_ERESUME && (uint64_t)r[REG_RBX] == t_worker->tcs && (uint64_t)rip >= 1ull << 30 &&
-             rip[0] == 0x0f && rip[1] == 0x01 && rip[2] == 0xd7) {
+             rip[0] == 0x0f && rip[1] == 0x01 && rip[2] == 0xd7 && !t_worker->event_inside) {
+        t_worker->event_inside = 1;
         r[REG_RAX] = LEAF_EENTER;
         r[REG_RDI] = EVENT_CODE;
-    }
+    } else if (t_worker) /* between two instructions of ours: looked at before the next ERESUME */
+        t_worker->event_again = 1;
 }
 
 static void worker_start(struct worker *w)
@@ -615,7 +629,7 @@ int main(int argc, char **argv)
     };
     struct sigaction act = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
     static const int taken[] = {SIGINT, SIGTERM, SIGHUP, SIGALRM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGPROF, SIGQUIT, SIGWINCH,
-                                SIGCONT, SIGURG};
+                                SIGCONT, SIGURG, SIGTRAP};
     static char stack[65536];
     stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
     sigaltstack(&alternate, NULL);

@@ -5,6 +5,7 @@
 #include <linux/mman.h>
 
 #include "libos.h"
+#include "temporary.h"
 #include "../sys/sys.h"
 
 #define REGIONS 4096
@@ -21,6 +22,10 @@ static void region_insert(u32 at, struct region r)
 {
     if (at && g_region[at - 1].end == r.start && g_region[at - 1].prot == r.prot && g_region[at - 1].flags == r.flags) {
         g_region[at - 1].end = r.end;
+        return;
+    }
+    if (at < g_regions && g_region[at].start == r.end && g_region[at].prot == r.prot && g_region[at].flags == r.flags) {
+        g_region[at].start = r.start;
         return;
     }
     if (g_regions == REGIONS)
@@ -68,6 +73,18 @@ static bool take_out(u64 start, u64 end)
         j++;
     memmove(g_region + i, g_region + j, (g_regions - j) * sizeof *g_region);
     g_regions -= j - i;
+    return true;
+}
+
+/* The program's part of it; what the LibOS keeps (pages of files that were mapped) stays. */
+static bool take_out_user(u64 start, u64 end)
+{
+    for (u32 i = region_after(start); i < g_regions && g_region[i].start < end; i = region_after(start)) {
+        u64 from = g_region[i].start > start ? g_region[i].start : start, to = min64(g_region[i].end, end);
+        if (!(g_region[i].flags & R_KERNEL) && !take_out(from, to))
+            return false;
+        start = to;
+    }
     return true;
 }
 
@@ -121,6 +138,14 @@ u64 mm_used(void)
     return used;
 }
 
+u64 mm_map(u64 size, u32 prot) { return place(size, prot, R_DIRTY); }
+void mm_to_kernel(u64 start, u64 end)
+{
+    if (!split(start) || !split(end))
+        bad();
+    for (u32 i = region_after(start); i < g_regions && g_region[i].start < end; i++)
+        g_region[i].flags |= R_KERNEL;
+}
 u64 kpages(u64 size) { return place(size, PROT_READ | PROT_WRITE, R_KERNEL); }
 void kpages_free(u64 address, u64 size) { take_out(address, address + page_up(size)); }
 
@@ -296,6 +321,10 @@ long sys_mmap(const long *a)
         return no_code(f); /* measured pages only: SGX1 cannot make others executable */
     if (f && f->type != FILE_ENCRYPTED && f->type != FILE_PACK && f->type != FILE_TMP && f->type != FILE_HOST && f->type != FILE_BUFFER)
         return -ENODEV;
+    if (f && flags & MAP_SHARED && prot & PROT_WRITE && (f->flags & 3) != 2 /* O_RDWR */)
+        return -EACCES;
+    if (f && f->type == FILE_TMP && flags & MAP_SHARED && !(flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)))
+        return shared_map(f->inode, size, offset, prot);
     if (f && flags & MAP_SHARED && prot & PROT_WRITE)
         return -ENODEV; /* changes would not reach the file */
     u64 at;
@@ -310,7 +339,7 @@ long sys_mmap(const long *a)
         u32 i = region_after(hint);
         if (flags & MAP_FIXED_NOREPLACE && i < g_regions && g_region[i].start < hint + size)
             return -EEXIST;
-        if (!take_out(hint, hint + size))
+        if (shared_unmap(hint, hint + size) || !take_out_user(hint, hint + size) || has_kernel(hint, size))
             return -ENOMEM;
         at = hint;
         region_insert(region_after(at), (struct region){at, at + size, prot, kind});
@@ -333,7 +362,9 @@ long sys_munmap(const long *a)
         return 0; /* objects stay where they are */
     if (has_kernel(at, size))
         return -EINVAL;
-    return take_out(at, at + size) ? 0 : -ENOMEM;
+    if (shared_unmap(at, at + size))
+        return 0; /* mapped once more */
+    return take_out_user(at, at + size) ? 0 : -ENOMEM;
 }
 
 long sys_mprotect(const long *a)
@@ -377,10 +408,13 @@ long sys_mremap(const long *a)
     if (!heap_range(at, old_size) || has_kernel(at, old_size))
         return -EFAULT;
     if (size <= old_size) {
-        if (size < old_size)
-            take_out(at + size, at + old_size);
+        if (size < old_size && !shared_unmap(at + size, at + old_size))
+            take_out_user(at + size, at + old_size);
         return (long)at;
     }
+    long moved = shared_move(at, old_size, size);
+    if (moved)
+        return moved;
     u32 i = region_after(at);
     if (i >= g_regions || g_region[i].start > at)
         return -EFAULT;
@@ -410,7 +444,7 @@ long sys_madvise(const long *a)
         return -EINVAL;
     if (!heap_range(at, size) || has_kernel(at, size))
         return size ? -ENOMEM : 0;
-    if (a[2] == MADV_DONTNEED) {
+    if (a[2] == MADV_DONTNEED && !shared_at(at, size)) {
         for (u32 i = region_after(at); i < g_regions && g_region[i].start < at + size; i++) {
             u64 from = g_region[i].start > at ? g_region[i].start : at, to = min64(g_region[i].end, at + size);
             if (g_region[i].flags & R_STACK)
@@ -420,6 +454,14 @@ long sys_madvise(const long *a)
         }
     }
     return 0;
+}
+
+long sys_msync(const long *a)
+{
+    u64 at = (u64)a[0], size = page_up((u64)a[1]);
+    if (at & (PAGE - 1) || a[2] & ~7l || (a[2] & 5) == 5)
+        return -EINVAL;
+    return !size || user_read_ok(at, size) ? 0 : -ENOMEM;
 }
 
 long sys_zero_ok(const long *a) { (void)a; return 0; }

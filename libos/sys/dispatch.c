@@ -19,11 +19,33 @@ struct regs *sys_regs(void) { return (struct regs *)(self()->stack_top - 160); }
 
 long sys_enosys(const long *a) { (void)a; return -ENOSYS; }
 
+/* Which of the program's objects asked: the first return address on the stack that is in none of glibc's. */
+static const char *caller(void)
+{
+    u64 sp = sys_regs()->rsp & ~7ull;
+    for (u32 i = 0; i < 512 && user_read_ok(sp + 8 * i, 8); i++) {
+        u64 word = ((const u64 *)sp)[i];
+        const struct boot_object *o = object_at(word);
+        if (!o || !object_holds(o, word, 1, false) || object_holds(o, word, 1, true) || o->flags & BOOT_OBJECT_INTERPRETER)
+            continue;
+        const char *name = boot_string(o->path), *last = name;
+        for (const char *p = name; *p; p++)
+            last = *p == '/' ? p + 1 : last;
+        if (strcmp(last, "libc.so.6") && strcmp(last, "libpthread.so.0"))
+            return last;
+    }
+    return boot_string(boot()->program_path);
+}
+
+void say_refused(const char *what)
+{
+    say("strongroom: %s refused, asked for by %s: no other program and no copy of this one can run inside an enclave", what, caller());
+}
+
 long sys_refused(const long *a)
 {
     (void)a;
-    u64 nr = sys_regs()->orig_rax;
-    say("strongroom: %s refused: no other program and no copy of this one can run inside an enclave", g_name[nr]);
+    say_refused(g_name[sys_regs()->orig_rax]);
     return -ENOSYS;
 }
 

@@ -115,6 +115,7 @@ void start_main(struct thread *t, const struct start_info *from)
     g_trace = g_info.flags & START_TRACE && b->flags & BOOT_DEBUG;
     g_online_cpus = g_info.cpus && g_info.cpus <= 1024 ? g_info.cpus : 1;
     mm_start();
+    signals_start();
     lock();
     pack_start(g_info.pack, g_info.pack_size);
     files_start(g_info.quote_fd, g_info.channel_fd);

@@ -13,8 +13,13 @@ long event_read(struct file *f, void *to, u64 size);
 long event_write(struct file *f, const void *from, u64 size);
 u32 event_poll(struct file *f);
 bool epoll_ready(struct file *f);
-void tmp_detach(struct inode *i);
-void tmp_attach(struct inode *i, struct inode *parent);
+bool readable(struct file *f);
+bool writable(struct file *f);
+bool seekable(struct file *f);
+long file_resize(struct file *f, u64 size);
+u64 files_limit(void);
+void say_refused(const char *what); /* a line that names who asked for another process */
+static inline u32 processors(void) { return g_online_cpus < thread_count() ? g_online_cpus : thread_count(); }
 long path_arg(long dirfd, long path, char *to);
 u64 timespec_ns(u64 at, long *bad);
 #endif

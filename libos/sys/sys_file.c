@@ -5,8 +5,9 @@
 #include <linux/stat.h>
 #include <linux/uio.h>
 
-#include "libos.h"
 #include "sys.h"
+#include "temporary.h"
+#include "unix.h"
 
 #define FILE_OR_BAD(fd) ({ struct file *file_ = file_get((int)(fd)); if (!file_) return -EBADF; file_; })
 
@@ -18,11 +19,23 @@ long path_arg(long dirfd, long path, char *to)
         return n;
     if (!n)
         return -ENOENT;
-    return path_absolute((int)dirfd, given, to);
+    long bad = path_absolute((int)dirfd, given, to);
+    if (bad || given[n - 1] != '/')
+        return bad;
+    struct stat_k st; /* a slash at the end: a directory, or what a link leads to */
+    bad = fs_follow(to, true);
+    if (!bad && !fs_stat(to, true, &st) && (st.mode & S_IFMT) != S_IFDIR)
+        return -ENOTDIR;
+    return bad;
+}
+static bool ends_in_slash(const char *path)
+{
+    size_t n = strnlen(path, PATH_ROOM);
+    return n > 1 && n < PATH_ROOM && path[n - 1] == '/';
 }
 
-static bool readable(struct file *f) { return (f->flags & O_ACCMODE) != O_WRONLY || (f->type == FILE_HOST && f->host_fd <= 2); }
-static bool writable(struct file *f) { return (f->flags & O_ACCMODE) != O_RDONLY || f->type == FILE_EVENT || f->socket; }
+bool readable(struct file *f) { return !(f->flags & O_PATH) && ((f->flags & O_ACCMODE) != O_WRONLY || (f->type == FILE_HOST && f->host_fd <= 2)); }
+bool writable(struct file *f) { return !(f->flags & O_PATH) && ((f->flags & O_ACCMODE) != O_RDONLY || f->type == FILE_EVENT || f->socket); }
 
 long sys_read(const long *a)
 {
@@ -42,7 +55,7 @@ long sys_write(const long *a)
         return -EFAULT;
     return file_write(f, (const void *)a[1], (u64)a[2], -1);
 }
-static bool seekable(struct file *f) { return f->type == FILE_PACK || f->type == FILE_TMP || f->type == FILE_ENCRYPTED || f->type == FILE_BUFFER || (f->type == FILE_HOST && !f->socket) || f->type == FILE_DEVICE; }
+bool seekable(struct file *f) { return f->type == FILE_PACK || f->type == FILE_TMP || f->type == FILE_ENCRYPTED || f->type == FILE_BUFFER || (f->type == FILE_HOST && !f->socket) || f->type == FILE_DEVICE; }
 long sys_pread64(const long *a)
 {
     struct file *f = FILE_OR_BAD(a[0]);
@@ -66,10 +79,11 @@ long sys_pwrite64(const long *a)
     return seekable(f) ? file_write(f, (const void *)a[1], (u64)a[2], a[3]) : -ESPIPE;
 }
 
-static long vector(const long *a, bool write)
+/* Read or write by a vector, at the file's offset (at -1) or elsewhere. */
+static long vector(const long *a, bool write, long at)
 {
     struct file *f = FILE_OR_BAD(a[0]);
-    u64 count = (u64)a[2];
+    u64 count = (u64)a[2], total = 0;
     long done = 0;
     if (count > 1024)
         return -EINVAL;
@@ -78,13 +92,37 @@ static long vector(const long *a, bool write)
     const struct iovec *v = (const void *)a[1];
     if (write ? !writable(f) : !readable(f))
         return -EBADF;
+    if (at >= 0 && !seekable(f))
+        return -ESPIPE;
+    for (u64 i = 0; i < count; i++) {
+        if ((long)v[i].iov_len < 0 || (long)(total + v[i].iov_len) < 0)
+            return -EINVAL;
+        total += v[i].iov_len;
+    }
+    /* Packets and what a pipe takes whole go out in one piece. */
+    u8 *whole = write && count > 1 && total && total <= 65536 && (f->type == FILE_UNIX || f->type == FILE_PIPE || f->type == FILE_HOST) ? kmalloc(total) : NULL;
+    if (whole) {
+        for (u64 i = 0; i < count; i++) {
+            if (!user_read_ok((u64)v[i].iov_base, v[i].iov_len)) {
+                kfree(whole);
+                return -EFAULT;
+            }
+            memcpy(whole + done, v[i].iov_base, v[i].iov_len);
+            done += (long)v[i].iov_len;
+        }
+        done = file_write(f, whole, total, at);
+        kfree(whole);
+        return done;
+    }
     for (u64 i = 0; i < count; i++) {
         u64 base = (u64)v[i].iov_base, size = v[i].iov_len;
         if (!size)
             continue;
         if (!(write ? user_read_ok(base, size) : user_write_ok(base, size)))
             return done ? done : -EFAULT;
-        long n = write ? file_write(f, (void *)base, size, -1) : file_read(f, (void *)base, size, -1);
+        if (done && !write && (f->type == FILE_PIPE || f->type == FILE_UNIX || f->type == FILE_HOST) && !(file_poll(f) & 1))
+            break; /* what is there has been read: no waiting for more */
+        long n = write ? file_write(f, (void *)base, size, at < 0 ? -1 : at + done) : file_read(f, (void *)base, size, at < 0 ? -1 : at + done);
         if (n < 0)
             return done ? done : n;
         done += n;
@@ -93,8 +131,13 @@ static long vector(const long *a, bool write)
     }
     return done;
 }
-long sys_readv(const long *a) { return vector(a, false); }
-long sys_writev(const long *a) { return vector(a, true); }
+long sys_readv(const long *a) { return vector(a, false, -1); }
+long sys_writev(const long *a) { return vector(a, true, -1); }
+long sys_preadv(const long *a) { return a[3] < 0 ? -EINVAL : vector(a, false, a[3]); }
+long sys_pwritev(const long *a) { return a[3] < 0 ? -EINVAL : vector(a, true, a[3]); }
+/* Flags that only hint at speed or durability are as good as met; RWF_APPEND (16) and RWF_NOWAIT (8) are not served. */
+long sys_preadv2(const long *a) { return a[5] & ~3l ? -EOPNOTSUPP : a[3] == -1 ? vector(a, false, -1) : sys_preadv(a); }
+long sys_pwritev2(const long *a) { return a[5] & ~7l ? -EOPNOTSUPP : a[3] == -1 ? vector(a, true, -1) : sys_pwritev(a); }
 
 long sys_openat(const long *a)
 {
@@ -103,7 +146,9 @@ long sys_openat(const long *a)
     long ret = path_arg(a[0], a[1], path);
     if (ret)
         return ret;
-    ret = fs_open(path, (int)a[2], (u32)a[3], &f);
+    if (a[2] & O_CREAT && ends_in_slash((const char *)a[1])) /* path_arg has read it */
+        return -EISDIR;
+    ret = fs_open(path, (int)a[2], (u32)a[3], &f); /* may wait: a FIFO */
     return ret ? ret : file_install(f, 0, a[2] & O_CLOEXEC);
 }
 long sys_open(const long *a) { return sys_openat((long[]){AT_FDCWD, a[0], a[1], a[2]}); }
@@ -164,9 +209,13 @@ long sys_statx(const long *a)
     x->stx_size = (u64)st.size;
     x->stx_blocks = (u64)st.blocks;
     x->stx_atime.tv_sec = (long)st.atime;
+    x->stx_atime.tv_nsec = (u32)st.atime_ns;
     x->stx_mtime.tv_sec = (long)st.mtime;
     x->stx_mtime.tv_nsec = (u32)st.mtime_ns;
     x->stx_ctime.tv_sec = (long)st.ctime;
+    x->stx_ctime.tv_nsec = (u32)st.ctime_ns;
+    x->stx_rdev_major = (u32)(st.rdev >> 8 & 0xfff);
+    x->stx_rdev_minor = (u32)((st.rdev & 0xff) | (st.rdev >> 12 & 0xfff00));
     x->stx_dev_minor = (u32)st.dev;
     return 0;
 }
@@ -186,6 +235,15 @@ long sys_faccessat(const long *a)
 }
 long sys_access(const long *a) { return sys_faccessat((long[]){AT_FDCWD, a[0], a[1], 0}); }
 
+static void names_forget(struct file *f)
+{
+    for (u32 i = 0; i < f->name_count; i++)
+        kfree(f->names[i]);
+    kfree(f->names);
+    f->names = NULL;
+    f->name_count = 0;
+}
+
 long sys_lseek(const long *a)
 {
     struct file *f = FILE_OR_BAD(a[0]);
@@ -193,10 +251,14 @@ long sys_lseek(const long *a)
     if (f->type == FILE_HOST)
         return f->socket ? -ESPIPE : host(__NR_lseek, f->host_fd, a[1], a[2]);
     if (f->type == FILE_DIR) {
-        if (a[1] || a[2])
+        if (a[2] == 1 && !a[1])
+            return (long)f->offset;
+        if (a[2] || a[1] < 0)
             return -EINVAL;
-        f->offset = 0;
-        return 0;
+        if (!a[1])
+            names_forget(f); /* rewinddir: what is there now */
+        f->offset = (u64)a[1];
+        return a[1];
     }
     if (!seekable(f))
         return -ESPIPE;
@@ -212,6 +274,11 @@ long sys_lseek(const long *a)
     case 0: base = 0; break;
     case 1: base = (long)f->offset; break;
     case 2: base = size; break;
+    case 3: case 4: /* SEEK_DATA, SEEK_HOLE */
+        if (a[1] < 0 || a[1] >= size)
+            return -ENXIO;
+        u64 found = f->type == FILE_TMP ? data_next(f->inode, (u64)a[1], a[2] == 4) : a[2] == 4 ? (u64)size : (u64)a[1];
+        return found == ~0ull ? -ENXIO : (long)(f->offset = found);
     default: return -EINVAL;
     }
     long to;
@@ -259,8 +326,17 @@ long sys_fcntl(const long *a)
         if (f->type == FILE_HOST && f->host_fd > 2)
             return host(__NR_fcntl, f->host_fd, F_SETFL, f->flags);
         return 0;
-    case F_SETLK: case F_SETLKW: return 0;
+    case F_SETLK: case F_SETLKW: case 37: case 38: /* and those of open files: nobody else is inside */
+        return user_read_ok((u64)a[2], 32) ? 0 : -EFAULT;
+    case F_GETLK: case 36:
+        if (!user_write_ok((u64)a[2], 32))
+            return -EFAULT;
+        *(short *)a[2] = F_UNLCK;
+        return 0;
     case F_GETPIPE_SZ: return f->type == FILE_PIPE ? 65536 : -EBADF;
+    case F_SETPIPE_SZ: return f->type != FILE_PIPE ? -EBADF : (u64)a[2] > 65536 ? -EPERM : 65536;
+    case F_GETOWN: return 0;
+    case F_SETOWN: return 0;
     }
     return -EINVAL;
 }
@@ -284,6 +360,13 @@ long sys_ioctl(const long *a)
             *(int *)a[2] = *(volatile int *)ocall_data() & 0x7fffffff;
         else if (f->type == FILE_PIPE && f->in) {
             *(u32 *)a[2] = f->in->used;
+            n = 0;
+        } else if (f->type == FILE_UNIX) {
+            *(u32 *)a[2] = (u32)unix_waiting(f);
+            n = 0;
+        } else if (f->type == FILE_TMP || f->type == FILE_PACK) {
+            u64 size = f->type == FILE_TMP ? f->inode->size : f->entry->size;
+            *(u32 *)a[2] = size > f->offset ? (u32)(size - f->offset) : 0;
             n = 0;
         }
         return n;
@@ -310,16 +393,19 @@ long sys_fsync(const long *a)
         return enc_commit(f->encrypted, true);
     return f->type == FILE_HOST ? host_wait(__NR_fsync, (u64)f->host_fd, 0, 0, 0, 0, 0, 0) : 0;
 }
+long file_resize(struct file *f, u64 size)
+{
+    switch (f->type) {
+    case FILE_HOST: return host(__NR_ftruncate, f->host_fd, size);
+    case FILE_ENCRYPTED: return enc_resize(f->encrypted, size);
+    case FILE_TMP: return data_resize(f->inode, size);
+    default: return -EINVAL;
+    }
+}
 long sys_ftruncate(const long *a)
 {
     struct file *f = FILE_OR_BAD(a[0]);
-    if (a[1] < 0 || !writable(f))
-        return -EINVAL;
-    if (f->type == FILE_HOST)
-        return host(__NR_ftruncate, f->host_fd, a[1]);
-    if (f->type == FILE_ENCRYPTED)
-        return enc_resize(f->encrypted, (u64)a[1]);
-    return f->type == FILE_TMP ? tmp_resize(f->inode, (u64)a[1]) : -EINVAL;
+    return a[1] < 0 || !writable(f) ? -EINVAL : file_resize(f, (u64)a[1]);
 }
 
 long sys_getcwd(const long *a)
@@ -346,6 +432,14 @@ long sys_chdir(const long *a)
     if ((st.mode & S_IFMT) != S_IFDIR)
         return -ENOTDIR;
     fs_set_cwd(path);
+    return 0;
+}
+long sys_fchdir(const long *a)
+{
+    struct file *f = FILE_OR_BAD(a[0]);
+    if (f->type != FILE_DIR)
+        return -ENOTDIR;
+    fs_set_cwd(f->path);
     return 0;
 }
 
@@ -401,8 +495,8 @@ long sys_mkdirat(const long *a)
     if (!m)
         return -EROFS;
     if (tmp_find(path, NULL, &parent, &name) || !parent)
-        return -ENOENT;
-    return tmp_create(parent, name, S_IFDIR | ((u32)a[2] & 01777)) ? 0 : -ENOSPC;
+        return fs_missing(path);
+    return tmp_create(parent, name, S_IFDIR | umask_of((u32)a[2] & 01777) | (parent->mode & S_ISGID)) ? 0 : -ENOSPC;
 }
 long sys_mkdir(const long *a) { return sys_mkdirat((long[]){AT_FDCWD, a[0], a[1]}); }
 
@@ -412,7 +506,9 @@ long sys_unlinkat(const long *a)
     const char *rest;
     bool is_mount;
     struct stat_k st;
-    long ret = path_arg(a[0], a[1], path);
+    struct inode *parent = NULL;
+    const char *name = NULL;
+    long ret = a[2] & ~(long)AT_REMOVEDIR ? -EINVAL : path_arg(a[0], a[1], path);
     if (!ret)
         ret = fs_follow(path, false);
     if (ret)
@@ -422,89 +518,92 @@ long sys_unlinkat(const long *a)
         return host_at(a[2] & AT_REMOVEDIR ? __NR_rmdir : __NR_unlink, m, rest, 0);
     if (enc_mount(m))
         return enc_unlink(m, path, rest, a[2] & AT_REMOVEDIR);
-    struct inode *i = m ? tmp_find(path, &is_mount, NULL, NULL) : NULL;
+    struct inode *i = m ? tmp_find(path, &is_mount, &parent, &name) : NULL;
     if (!i)
-        return fs_stat(path, false, &st) ? -ENOENT : -EROFS;
-    bool directory = (i->mode & S_IFMT) == S_IFDIR;
+        return (ret = fs_stat(path, false, &st)) ? ret : -EROFS;
+    bool directory = is_directory(i);
     if (is_mount)
         return -EBUSY;
     if (a[2] & AT_REMOVEDIR ? !directory : directory)
         return directory ? -EISDIR : -ENOTDIR;
-    if (i->children)
+    if (i->entries)
         return -ENOTEMPTY;
-    tmp_remove(i);
+    tmp_unlink(parent, i, name);
     return 0;
 }
 long sys_unlink(const long *a) { return sys_unlinkat((long[]){AT_FDCWD, a[0], 0}); }
 long sys_rmdir(const long *a) { return sys_unlinkat((long[]){AT_FDCWD, a[0], AT_REMOVEDIR}); }
 
-long sys_renameat(const long *a)
+long sys_renameat2(const long *a)
 {
-    char from[PATH_ROOM], to[PATH_ROOM], one[PATH_ROOM], two[PATH_ROOM];
-    const char *from_rest, *to_rest, *name = NULL;
-    struct inode *parent = NULL;
+    char from[PATH_ROOM], to[PATH_ROOM];
+    const char *from_rest, *to_rest, *name = NULL, *from_name = NULL;
+    struct inode *parent = NULL, *from_parent = NULL;
+    struct stat_k st;
+    if (a[4] & ~1l) /* RENAME_NOREPLACE only */
+        return -EINVAL;
     long ret = path_arg(a[0], a[1], from);
     if (!ret)
         ret = path_arg(a[2], a[3], to);
+    if (!ret)
+        ret = fs_follow(from, false);
+    if (!ret)
+        ret = fs_follow(to, false);
     if (ret)
         return ret;
     const struct boot_mount *m = mount_of(from, &from_rest), *n = mount_of(to, &to_rest);
     if (!m || !n)
-        return -EROFS;
+        return (ret = fs_stat(from, false, &st)) ? ret : m == n ? -EROFS : -EXDEV;
     if (m->kind != n->kind)
-        return -EXDEV;
+        return (ret = fs_stat(from, false, &st)) ? ret : -EXDEV;
     if (enc_mount(m))
-        return enc_rename(m, n, from, to, false);
+        return enc_rename(m, n, from, to, a[4] & 1);
     if (m->kind == BOOT_MOUNT_ALLOWED) {
-        long x = host_path(m, from_rest, one), y = host_path(n, to_rest, two);
-        if (x < 0 || y < 0)
-            return -ENAMETOOLONG;
-        memcpy(ocall_data(), one, (u64)x + 1);
-        memcpy(ocall_data() + PATH_ROOM, two, (u64)y + 1);
-        return host(__NR_rename, host_data_address(), host_data_address() + PATH_ROOM);
+        char host_name[PATH_ROOM];
+        long x = host_path(m, from_rest, host_name);
+        if (x < 0)
+            return x;
+        memcpy(ocall_data(), host_name, (u64)x + 1);
+        long y = host_path(n, to_rest, host_name);
+        if (y < 0)
+            return y;
+        memcpy(ocall_data() + PATH_ROOM, host_name, (u64)y + 1);
+        return host(__NR_renameat2, AT_FDCWD, host_data_address(), AT_FDCWD, host_data_address() + PATH_ROOM, a[4]);
     }
-    struct inode *i = tmp_find(from, NULL, NULL, NULL), *old = tmp_find(to, NULL, &parent, &name);
-    if (!i || !parent || !i->parent)
-        return -ENOENT;
+    bool mounts[2];
+    struct inode *i = tmp_find(from, &mounts[0], &from_parent, &from_name), *old = tmp_find(to, &mounts[1], &parent, &name);
+    if (!i)
+        return fs_missing(from);
+    if (mounts[0] || mounts[1])
+        return -EBUSY;
+    if (!parent)
+        return fs_missing(to);
+    if (m != n)
+        return -EXDEV;
+    if (old && a[4])
+        return -EEXIST;
     if (old == i)
         return 0;
     for (struct inode *up = parent; up; up = up->parent)
         if (up == i)
             return -EINVAL;
-    char *copy = kmalloc(strlen(name) + 1);
-    if (!copy)
-        return -ENOMEM;
-    memcpy(copy, name, strlen(name) + 1);
     if (old) {
-        if (old->children) {
-            kfree(copy);
+        if (is_directory(old) != is_directory(i))
+            return is_directory(old) ? -EISDIR : -ENOTDIR;
+        if (old->entries)
             return -ENOTEMPTY;
-        }
-        tmp_remove(old);
     }
-    tmp_detach(i);
-    kfree(i->name);
-    i->name = copy;
-    tmp_attach(i, parent);
+    if (!tmp_link(parent, name, i)) /* for a moment it has both names: nothing can be lost */
+        return -ENOSPC;
+    if (old)
+        tmp_unlink(parent, old, name);
+    struct inode *above = i->parent;
+    tmp_unlink(from_parent, i, from_name);
+    i->parent = above;
     return 0;
 }
-long sys_rename(const long *a) { return sys_renameat((long[]){AT_FDCWD, a[0], AT_FDCWD, a[1]}); }
-
-long sys_chmod(const long *a)
-{
-    char path[PATH_ROOM];
-    long ret = path_arg(AT_FDCWD, a[0], path);
-    if (ret)
-        return ret;
-    struct inode *i = tmp_find(path, NULL, NULL, NULL);
-    struct stat_k st;
-    if (!i && enc_mount(mount_of(path, NULL)))
-        return fs_stat(path, true, &st); /* one mode for all: nobody else is inside */
-    if (!i)
-        return -EROFS;
-    i->mode = (i->mode & S_IFMT) | ((u32)a[1] & 07777);
-    return 0;
-}
+long sys_renameat(const long *a) { return sys_renameat2((long[]){a[0], a[1], a[2], a[3], 0}); }
+long sys_rename(const long *a) { return sys_renameat2((long[]){AT_FDCWD, a[0], AT_FDCWD, a[1], 0}); }
 
 /* ---- listing ---- */
 static bool memchr_ok(const u8 *p, u64 size)
@@ -515,31 +614,36 @@ static bool memchr_ok(const u8 *p, u64 size)
     return false;
 }
 
-static bool name_add(struct file *f, const char *name, u32 length, u8 kind)
+static bool name_add_as(struct file *f, const char *name, u32 length, u8 kind, u64 number)
 {
     if (!(f->name_count & (f->name_count + 1)) || !f->names) { /* 0, 1, 3, 7, ...: room for twice as many */
         u32 room = 2 * f->name_count + 2;
         f->names = krealloc(f->names, f->name_count * sizeof *f->names, room * sizeof *f->names);
-        f->kinds = krealloc(f->kinds, f->name_count, room);
-        if (!f->names || !f->kinds)
+        if (!f->names)
             return false;
     }
-    char *copy = kmalloc(length + 1);
-    if (!copy)
+    struct name *one = kmalloc(sizeof *one + length + 1);
+    if (!one)
         return false;
-    memcpy(copy, name, length);
-    f->kinds[f->name_count] = kind;
-    f->names[f->name_count++] = copy;
+    memcpy(one->text, name, length);
+    one->kind = kind;
+    one->number = number;
+    f->names[f->name_count++] = one;
     return true;
 }
 
+static bool name_add(struct file *f, const char *name, u32 length, u8 kind) { return name_add_as(f, name, length, kind, f->name_count + 1); }
+
 static long list(struct file *f)
 {
-    const struct pack_entry *e;
+    const struct pack_entry *p;
     const char *name;
     u32 index = 0, length;
     u8 kind;
-    bool good = name_add(f, ".", 1, 4) && name_add(f, "..", 2, 4);
+    char path[PATH_ROOM];
+    struct stat_k st = {0};
+    file_stat(f, &st);
+    bool good = name_add_as(f, ".", 1, 4, st.ino) && name_add(f, "..", 2, 4);
     const struct boot_mount *m = mount_of(f->path, NULL);
     if (enc_mount(m)) {
         long bad = good ? enc_list(m, f->path, f, name_add) : -ENOMEM;
@@ -547,13 +651,15 @@ static long list(struct file *f)
             return bad;
     }
     if (f->inode)
-        for (struct inode *i = f->inode->children; i && good; i = i->next)
-            good = name_add(f, i->name, (u32)strlen(i->name), (u8)(i->mode >> 12));
+        for (struct entry *e = f->inode->entries; e && good; e = e->next)
+            good = name_add_as(f, e->name, (u32)strlen(e->name), (u8)(e->inode->mode >> 12), e->inode->number);
     else {
-        while (good && pack_next_child(f->path, &index, &e, &name, &length))
-            good = name_add(f, name, length, e->kind == PACK_FILE ? 8 : e->kind == PACK_DIRECTORY ? 4 : 10);
-        for (u32 i = 0; good && node_child(f->path, i, &name, &kind); i++)
-            good = name_add(f, name, (u32)strlen(name), kind);
+        while (good && pack_next_child(f->path, &index, &p, &name, &length))
+            good = name_add_as(f, name, length, p->kind == PACK_FILE ? 8 : p->kind == PACK_DIRECTORY ? 4 : 10, pack_number(p));
+        for (u32 i = 0; good && node_child(f->path, i, &name, &kind); i++) {
+            format(path, sizeof path, "%s/%s", f->path, name);
+            good = name_add_as(f, name, (u32)strlen(name), kind, node_stat(path, &st) ? i + 1 : st.ino);
+        }
     }
     return good ? 0 : -ENOMEM;
 }
@@ -585,90 +691,19 @@ long sys_getdents64(const long *a)
             return bad;
     }
     for (; f->offset < f->name_count; f->offset++) {
-        const char *name = f->names[f->offset];
+        const char *name = f->names[f->offset]->text;
         u64 record = (19 + strlen(name) + 1 + 7) & ~7ull;
         if (done + record > size)
             return done ? (long)done : -EINVAL;
         u8 *to = (u8 *)a[1] + done;
         memset(to, 0, record);
-        *(u64 *)to = f->offset + 1;
+        *(u64 *)to = f->names[f->offset]->number;
         *(u64 *)(to + 8) = f->offset + 1;
         *(uint16_t *)(to + 16) = (uint16_t)record;
-        to[18] = f->kinds[f->offset];
+        to[18] = f->names[f->offset]->kind;
         memcpy(to + 19, name, strlen(name));
         done += record;
     }
     return (long)done;
 }
 
-/* ---- pipes ---- */
-static struct pipe *pipe_new(void)
-{
-    struct pipe *p = kmalloc(sizeof *p);
-    if (!p || !(p->data = (u8 *)kpages(65536)))
-        return NULL;
-    p->size = 65536;
-    p->readers = p->writers = 1;
-    return p;
-}
-static long pair_out(struct file *one, struct file *two, long to, bool cloexec)
-{
-    long x = file_install(one, 0, cloexec);
-    if (x < 0) {
-        file_drop(two);
-        return x;
-    }
-    long y = file_install(two, 0, cloexec);
-    if (y < 0) {
-        fd_close((int)x);
-        return y;
-    }
-    ((int *)to)[0] = (int)x;
-    ((int *)to)[1] = (int)y;
-    return 0;
-}
-long sys_pipe2(const long *a)
-{
-    if (!user_write_ok((u64)a[0], 8))
-        return -EFAULT;
-    if (a[1] & ~(long)(O_CLOEXEC | O_NONBLOCK))
-        return -EINVAL;
-    struct pipe *p = pipe_new();
-    struct file *in = file_new(FILE_PIPE, O_RDONLY | ((u32)a[1] & O_NONBLOCK)), *out = file_new(FILE_PIPE, O_WRONLY | ((u32)a[1] & O_NONBLOCK));
-    if (!p || !in || !out)
-        return -ENOMEM;
-    in->in = out->out = p;
-    return pair_out(in, out, a[0], a[1] & O_CLOEXEC);
-}
-long sys_pipe(const long *a) { return sys_pipe2((long[]){a[0], 0}); }
-
-long sys_socketpair(const long *a)
-{
-    if (!user_write_ok((u64)a[3], 8))
-        return -EFAULT;
-    if (a[0] != 1 || (a[1] & 0xf) != 1)
-        return -EOPNOTSUPP;
-    struct pipe *p = pipe_new(), *q = pipe_new();
-    u32 flags = O_RDWR | ((u32)a[1] & O_NONBLOCK);
-    struct file *one = file_new(FILE_PIPE, flags), *two = file_new(FILE_PIPE, flags);
-    if (!p || !q || !one || !two)
-        return -ENOMEM;
-    one->in = two->out = p;
-    one->out = two->in = q;
-    one->socket = two->socket = true;
-    return pair_out(one, two, a[3], a[1] & O_CLOEXEC);
-}
-
-long sys_statfs(const long *a)
-{
-    if (!user_write_ok((u64)a[1], 120))
-        return -EFAULT;
-    memset((void *)a[1], 0, 120);
-    u64 *w = (u64 *)a[1];
-    w[0] = 0x01021994;
-    w[1] = PAGE;
-    w[2] = boot()->heap_size / PAGE;
-    w[3] = w[4] = (boot()->heap_size - mm_used()) / PAGE;
-    w[8] = 255;
-    return 0;
-}

@@ -14,29 +14,48 @@ long sys_uname(const long *a)
         memcpy((char *)a[0] + 65 * i, fields[i], strlen(fields[i]));
     return 0;
 }
+/* A thread's stack by default: glibc takes it from RLIMIT_STACK, and all threads' must fit the heap. */
+static u64 thread_stack(void)
+{
+    u64 share = page_down(boot()->heap_size / (4ull * thread_count())), most = mm_stack_size();
+    return share > most ? most : share < 256 << 10 ? 256 << 10 : share;
+}
+
+/* Limits are kept as they are set; those of memory and open files are the enclave's own, and not more is to be had. */
+static u64 g_limit[16][2];
 long sys_prlimit64(const long *a)
 {
-    u64 limit = ~0ull;
+    static bool ready;
     if (a[0] != 0 && a[0] != PID)
         return -ESRCH;
     if (a[1] < 0 || a[1] > 15)
         return -EINVAL;
-    if (a[1] == 3)
-        limit = mm_stack_size();
-    if (a[1] == 7)
-        limit = FILES_MAX;
-    if (a[1] == 9 || a[1] == 2)
-        limit = ~0ull;
-    if (a[1] == 4)
-        limit = 0; /* RLIMIT_CORE */
-    if (a[3]) {
-        if (!user_write_ok((u64)a[3], 16))
-            return -EFAULT;
-        ((u64 *)a[3])[0] = ((u64 *)a[3])[1] = limit;
+    if ((a[3] && !user_write_ok((u64)a[3], 16)) || (a[2] && !user_read_ok((u64)a[2], 16)))
+        return -EFAULT;
+    if (!ready) {
+        memset(g_limit, 0xff, sizeof g_limit);
+        g_limit[3][0] = thread_stack();
+        g_limit[4][0] = g_limit[4][1] = 0; /* RLIMIT_CORE */
+        g_limit[7][0] = g_limit[7][1] = FILES_MAX;
+        ready = true;
     }
+    u64 new[2] = {0, 0};
+    if (a[2]) {
+        memcpy(new, (void *)a[2], 16);
+        if (new[0] > new[1])
+            return -EINVAL;
+        if (a[1] == 7 && new[1] > FILES_MAX)
+            return -EPERM;
+    }
+    if (a[3])
+        memcpy((void *)a[3], g_limit[a[1]], 16);
+    if (a[2])
+        memcpy(g_limit[a[1]], new, 16);
     return 0;
 }
+u64 files_limit(void) { return min64(g_limit[7][1] ? g_limit[7][0] : FILES_MAX, FILES_MAX); }
 long sys_getrlimit(const long *a) { return sys_prlimit64((long[]){0, a[0], 0, a[1]}); }
+long sys_setrlimit(const long *a) { return sys_prlimit64((long[]){0, a[0], a[1], 0}); }
 long sys_sysinfo(const long *a)
 {
     if (!user_write_ok((u64)a[0], 112))
@@ -81,16 +100,6 @@ long sys_sched_yield(const long *a)
     (void)a;
     return host_wait(__NR_sched_yield, 0, 0, 0, 0, 0, 0, 0) ? 0 : 0;
 }
-long sys_sched_getaffinity(const long *a)
-{
-    if ((u64)a[1] < 8 || a[1] & 7)
-        return -EINVAL;
-    if (!user_write_ok((u64)a[2], 8))
-        return -EFAULT;
-    u32 n = g_online_cpus < boot()->thread_count ? g_online_cpus : boot()->thread_count;
-    *(u64 *)a[2] = n >= 64 ? ~0ull : (1ull << n) - 1;
-    return 8;
-}
 long sys_getcpu(const long *a)
 {
     for (int i = 0; i < 2; i++)
@@ -102,5 +111,5 @@ long sys_getcpu(const long *a)
     return 0;
 }
 long sys_membarrier(const long *a) { (void)a; return -ENOSYS; }
-long sys_umask(const long *a) { (void)a; return 022; }
 long sys_wait4(const long *a) { (void)a; return -ECHILD; }
+long sys_waitid(const long *a) { (void)a; return -ECHILD; }

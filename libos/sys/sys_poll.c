@@ -199,54 +199,6 @@ long sys_select(const long *a)
     return select_inner((long[]){a[0], a[1], a[2], a[3], timeout});
 }
 
-/* ---- eventfd ---- */
-long sys_eventfd2(const long *a)
-{
-    struct file *f = file_new(FILE_EVENT, O_RDWR | ((u32)a[1] & O_NONBLOCK));
-    if (!f)
-        return -ENOMEM;
-    f->count = (u32)a[0];
-    f->semaphore = a[1] & 1;
-    return file_install(f, 0, a[1] & O_CLOEXEC);
-}
-long sys_eventfd(const long *a) { return sys_eventfd2((long[]){a[0], 0}); }
-long event_read(struct file *f, void *to, u64 size)
-{
-    if (size < 8)
-        return -EINVAL;
-    while (!f->count) {
-        if (f->flags & O_NONBLOCK)
-            return -EAGAIN;
-        self()->polling = true;
-        f->refs++;
-        long ret = park(-1, 0);
-        self()->polling = false;
-        file_drop(f);
-        if (ret < 0)
-            return -ERESTARTSYS;
-    }
-    u64 n = f->semaphore ? 1 : f->count;
-    f->count -= n;
-    memcpy(to, &n, 8);
-    poll_wake();
-    return 8;
-}
-long event_write(struct file *f, const void *from, u64 size)
-{
-    u64 n;
-    if (size < 8)
-        return -EINVAL;
-    memcpy(&n, from, 8);
-    if (n == ~0ull)
-        return -EINVAL;
-    if (f->count + n < n || f->count + n == ~0ull)
-        return -EAGAIN;
-    f->count += n;
-    poll_wake();
-    return 8;
-}
-u32 event_poll(struct file *f) { return (f->count ? POLLIN : 0) | POLLOUT; }
-
 /* ---- epoll: a list of descriptors, looked at by poll's means ---- */
 struct event { u32 events; u64 data; } __attribute__((packed));
 long sys_epoll_create1(const long *a) { return file_install(file_new(FILE_EPOLL, O_RDWR), 0, a[0] & O_CLOEXEC); }
@@ -281,7 +233,7 @@ long sys_epoll_ctl(const long *a)
             e->items = items;
             e->item_room = 2 * e->item_room + 8;
         }
-        e->items[i] = (struct epoll_item){(int)a[2], event.events, event.data, f, 0};
+        e->items[i] = (struct epoll_item){(int)a[2], event.events, event.data, f, 0, 0};
         e->item_count += i == e->item_count;
         break;
     case EPOLL_CTL_MOD:
@@ -289,6 +241,7 @@ long sys_epoll_ctl(const long *a)
             return -ENOENT;
         e->items[i].events = event.events;
         e->items[i].data = event.data;
+        e->items[i].seen = 0;
         break;
     case EPOLL_CTL_DEL:
         if (i == e->item_count)
@@ -338,9 +291,16 @@ static long epoll_inner(const long *a)
     u64 *data = (u64 *)(files + count);
     u32 *wanted = (u32 *)(data + 0), *got = wanted + count;
     for (u32 i = 0; i < count; i++) {
-        files[i] = e->items[i].file;
-        wanted[i] = e->items[i].events & 0x3fff;
-        files[i]->refs++;
+        struct epoll_item *item = &e->items[i];
+        u32 generation = file_generation(item->file);
+        if (generation != item->generation) /* used or fed since: a new edge, at worst one too many */
+            item->seen = 0;
+        item->generation = generation;
+        wanted[i] = item->events & 0x3fff & ~item->seen;
+        /* Oneshot items that fired, and edges of ends that were told: poll would report the end again and again. */
+        files[i] = !item->events || item->seen & ALWAYS ? NULL : item->file;
+        if (files[i])
+            files[i]->refs++;
     }
     e->refs++;
     long ret = poll_files(files, wanted, got, count, a[3]);
@@ -350,12 +310,15 @@ static long epoll_inner(const long *a)
                 if (e->items[k].file == files[i] && e->items[k].events) {
                     struct event out = {got[i], e->items[k].data};
                     memcpy((struct event *)a[1] + n++, &out, sizeof out);
+                    if (e->items[k].events & EPOLLET)
+                        e->items[k].seen |= got[i];
                     if (e->items[k].events & EPOLLONESHOT)
                         e->items[k].events = 0;
                     break;
                 }
     for (u32 i = 0; i < count; i++)
-        file_drop(files[i]);
+        if (files[i])
+            file_drop(files[i]);
     file_drop(e);
     kfree(files);
     return ret < 0 ? ret : (long)n;

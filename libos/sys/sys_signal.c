@@ -35,6 +35,7 @@ _Static_assert(sizeof(struct context) == 256 && offsetof(struct frame, context) 
 
 static struct action g_action[65];
 static u64 g_pending; /* of the process */
+static int g_pending_code[65]; /* SI_USER, or SI_KERNEL: the host's */
 
 static bool ignored(int n)
 {
@@ -79,6 +80,7 @@ void signal_send(struct thread *t, int n, int code, int value)
         t->pending_value[n] = value;
         __atomic_fetch_or(&t->pending, BIT(n), __ATOMIC_SEQ_CST);
     } else {
+        g_pending_code[n] = code;
         __atomic_fetch_or(&g_pending, BIT(n), __ATOMIC_SEQ_CST);
         if (~self()->mask & BIT(n))
             t = self();
@@ -93,6 +95,13 @@ void signal_send(struct thread *t, int n, int code, int value)
             kick(t);
         }
     }
+}
+
+static int process_code(int n)
+{
+    int code = g_pending_code[n];
+    g_pending_code[n] = 0x80; /* SI_KERNEL: unless the program itself says otherwise, it is the host's */
+    return code;
 }
 
 __attribute__((noreturn)) static void deadly(int n, const struct fault *f)
@@ -150,7 +159,7 @@ static void deliver(struct regs *r, int n, const struct fault *fault, int code, 
     f->info.number = n;
     f->info.code = fault ? fault->code : code;
     f->info.field[0] = fault ? (fault->vector == 14 || fault->vector == 13 ? fault->address : r->rip)
-                             : code == -1 ? (u64)PID : code == -6 ? (u64)PID : 0;
+                             : code <= 0 ? (u64)PID | (u64)g_identity.uid[0] << 32 : 0;
     (void)value;
     t->restore_mask = false;
     t->mask |= act.mask | (act.flags & SA_NODEFER_ ? 0 : BIT(n));
@@ -191,6 +200,8 @@ void signals_deliver(struct regs *r)
             value = t->pending_value[n];
         } else if (!(__atomic_fetch_and(&g_pending, ~BIT(n), __ATOMIC_SEQ_CST) & BIT(n)))
             continue;
+        else
+            code = process_code(n);
         if (ignored(n))
             continue;
         if (g_action[n].handler == 0)
@@ -210,6 +221,12 @@ void signals_deliver(struct regs *r)
         r->orig_rax = ~0ull;
     }
     unlock();
+}
+
+void signals_start(void)
+{
+    for (int n = 1; n <= 64; n++)
+        g_pending_code[n] = 0x80;
 }
 
 long sys_rt_sigaction(const long *a)
@@ -359,12 +376,20 @@ long sys_rt_sigtimedwait(const long *a)
     for (;;) {
         u64 found = (t->pending | g_pending) & set;
         if (found) {
-            int n = __builtin_ctzll(found) + 1;
-            if (!(__atomic_fetch_and(&t->pending, ~BIT(n), __ATOMIC_SEQ_CST) & BIT(n)))
+            int n = __builtin_ctzll(found) + 1, code;
+            if (__atomic_fetch_and(&t->pending, ~BIT(n), __ATOMIC_SEQ_CST) & BIT(n))
+                code = t->pending_code[n];
+            else {
                 __atomic_fetch_and(&g_pending, ~BIT(n), __ATOMIC_SEQ_CST);
+                code = process_code(n);
+            }
             if (a[1]) {
-                memset((void *)a[1], 0, 128);
-                *(int *)a[1] = n;
+                int *info = (int *)a[1];
+                memset(info, 0, 128);
+                info[0] = n;
+                info[2] = code;
+                info[4] = code <= 0 ? PID : 0;
+                info[5] = code <= 0 ? (int)g_identity.uid[0] : 0;
             }
             ret = n;
             break;
@@ -381,4 +406,29 @@ long sys_rt_sigtimedwait(const long *a)
         }
     }
     return ret;
+}
+
+/* ---- descriptors of processes: there is one process ---- */
+long sys_pidfd_open(const long *a)
+{
+    if (a[0] <= 0 || a[1] & ~0x800l /* PIDFD_NONBLOCK */)
+        return -EINVAL;
+    if (a[0] != PID)
+        return -ESRCH;
+    return file_install(file_new(FILE_PROCESS, 2), 0, true);
+}
+long sys_pidfd_send_signal(const long *a)
+{
+    struct file *f = file_get((int)a[0]);
+    if (!f || f->type != FILE_PROCESS)
+        return -EBADF;
+    if (a[3])
+        return -EINVAL;
+    if (a[2]) { /* a siginfo_t: its number must be the signal's, and it may not say that the kernel sent it */
+        if (!user_read_ok((u64)a[2], 128))
+            return -EFAULT;
+        if (*(int *)a[2] != (int)a[1])
+            return -EINVAL;
+    }
+    return send(NULL, a[1], 0);
 }

@@ -10,7 +10,7 @@ long sys_clone(const long *a)
     u64 flags = (u64)a[0];
     struct thread *me = self();
     if (!(flags & CLONE_VM) || !(flags & CLONE_THREAD)) {
-        say("strongroom: fork refused: no copy of this program can run inside an enclave");
+        say_refused("fork");
         return -ENOSYS;
     }
     if (!a[1])

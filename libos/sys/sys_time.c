@@ -87,14 +87,14 @@ long sys_nanosleep(const long *a) { return sys_clock_nanosleep((long[]){1, 0, a[
 long sys_setitimer(const long *a)
 {
     u8 old[32];
-    if (a[0] != 0)
-        return -EINVAL; /* ITIMER_REAL only */
+    if (a[0] < 0 || a[0] > 2)
+        return -EINVAL;
     if ((a[1] && !user_read_ok((u64)a[1], 32)) || (a[2] && !user_write_ok((u64)a[2], 32)))
         return -EFAULT;
     memset(ocall_data(), 0, 64);
     if (a[1])
         memcpy(ocall_data(), (void *)a[1], 32);
-    long ret = host(__NR_setitimer, 0, host_data_address(), host_data_address() + 32);
+    long ret = host(__NR_setitimer, a[0], host_data_address(), host_data_address() + 32);
     memcpy(old, ocall_data() + 32, 32);
     if (!ret && a[2])
         memcpy((void *)a[2], old, 32);
@@ -102,9 +102,11 @@ long sys_setitimer(const long *a)
 }
 long sys_getitimer(const long *a)
 {
+    if (a[0] < 0 || a[0] > 2)
+        return -EINVAL;
     if (!user_write_ok((u64)a[1], 32))
         return -EFAULT;
-    long ret = host(__NR_getitimer, 0, host_data_address());
+    long ret = host(__NR_getitimer, a[0], host_data_address());
     memcpy((void *)a[1], ocall_data(), 32);
     return ret;
 }

@@ -152,7 +152,8 @@ MODE = "quick"
     assert info.interp_path == ""
     assert {(one.path, one.kind, one.host_path) for one in info.mounts} == {
         ("/data", boot.MOUNT_SEALED, "data"), ("/etc/certs", boot.MOUNT_TRUSTED, ""), ("/in", boot.MOUNT_ALLOWED, "in"),
-        ("/scratch", boot.MOUNT_TEMPORARY, ""), ("/tmp", boot.MOUNT_TEMPORARY, ""),
+        ("/dev/shm", boot.MOUNT_TEMPORARY, ""), ("/scratch", boot.MOUNT_TEMPORARY, ""),
+        ("/tmp", boot.MOUNT_TEMPORARY, ""),
     }  # fmt: skip
     entries = entries_of(result.directory)
     assert "/etc/certs/root.crt" in entries

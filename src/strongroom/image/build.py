@@ -38,6 +38,8 @@ _MOUNT_KINDS = {
     "encrypted:release": boot.MOUNT_RELEASE,
 }  # fmt: skip
 _MOUNT_NAMES = {number: name for name, number in _MOUNT_KINDS.items()}
+# Always there; POSIX semaphores and shared memory are files of /dev/shm.
+TEMPORARY = ("/tmp", "/dev/shm")
 # A few files that C libraries look for; the same in every image.
 ETC = {
     "/etc/passwd": b"root:x:0:0:root:/app:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
@@ -159,8 +161,9 @@ def open_key(uri: str | None, project: Path) -> signer.Signer:
 
 def _mounts(found: manifest.Manifest) -> tuple[boot.BootMount, ...]:
     mounts = [boot.BootMount(one.path, _MOUNT_KINDS[one.kind], one.host) for one in found.files]
-    if not any(one.path == "/tmp" for one in found.files):
-        mounts.append(boot.BootMount("/tmp", boot.MOUNT_TEMPORARY))
+    for path in TEMPORARY:
+        if not any(one.path == path for one in found.files):
+            mounts.append(boot.BootMount(path, boot.MOUNT_TEMPORARY))
     # A trusted file's host path is where the builder found it; it is in the pack now.
     return tuple(
         boot.BootMount(one.path, one.kind, "" if one.kind == boot.MOUNT_TRUSTED else one.host_path)

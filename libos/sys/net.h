@@ -1,0 +1,14 @@
+/* What the files of sockets share: sys_net.c, sys_message.c. */
+#ifndef STRONGROOM_NET_H
+#define STRONGROOM_NET_H
+#include "unix.h"
+
+#define ADDRESS_MOST 128u
+#define OPTION_MOST 1024u
+long socket_of(long fd, struct file **f);
+long address_in(long at, long size);                /* the program's address to data[0] */
+long address_out(long at, long size_at);            /* data[0] to the program; at 0: not asked for */
+long address_give(const void *address, u32 size, long at, long size_at);
+void address_room(void);
+long unix_name_in(long at, long size, struct unix_name *name); /* -EAFNOSUPPORT: AF_UNSPEC */
+#endif

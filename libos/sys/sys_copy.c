@@ -1,0 +1,143 @@
+/* Copying between descriptors without the program's buffer: sendfile, copy_file_range, splice. */
+#include <linux/fcntl.h>
+
+#include "sys.h"
+#include "temporary.h"
+
+#define PIECE 65536u
+
+static long place_in(long at, long *offset)
+{
+    *offset = -1;
+    if (!at)
+        return 0;
+    if (!user_write_ok((u64)at, 8))
+        return -EFAULT;
+    *offset = *(long *)at;
+    return *offset < 0 ? -EINVAL : 0;
+}
+
+/* Moves up to `size` bytes; *from_at and *to_at (-1: the file's own offset) go on. A short read ends it. */
+static long copy(struct file *from, long *from_at, struct file *to, long *to_at, u64 size)
+{
+    u64 done = 0;
+    long n = 0;
+    u8 *piece = kmalloc(PIECE);
+    if (!piece)
+        return -ENOMEM;
+    from->refs++;
+    to->refs++;
+    while (done < size) {
+        u64 want = min64(size - done, PIECE);
+        n = file_read(from, piece, want, *from_at);
+        if (n <= 0)
+            break;
+        u64 got = (u64)n;
+        n = file_write(to, piece, got, *to_at);
+        u64 put = n > 0 ? (u64)n : 0;
+        if (put < got && *from_at < 0 && seekable(from))
+            from->offset -= got - put;
+        if (*from_at >= 0)
+            *from_at += (long)put;
+        if (*to_at >= 0)
+            *to_at += (long)put;
+        done += put;
+        if (put < got || got < want)
+            break;
+    }
+    kfree(piece);
+    file_drop(from);
+    file_drop(to);
+    return done ? (long)done : n;
+}
+
+long sys_sendfile(const long *a)
+{
+    struct file *to = file_get((int)a[0]), *from = file_get((int)a[1]);
+    long at, here = -1;
+    if (!to || !from || !readable(from) || !writable(to))
+        return -EBADF;
+    long bad = place_in(a[2], &at);
+    if (bad)
+        return bad;
+    if (from->type != FILE_TMP && from->type != FILE_PACK && from->type != FILE_BUFFER && (from->type != FILE_HOST || from->socket))
+        return -EINVAL;
+    if (to->flags & O_APPEND)
+        return -EINVAL;
+    long n = copy(from, &at, to, &here, min64((u64)a[3], 0x7ffff000));
+    if (a[2] && n >= 0)
+        *(long *)a[2] = at;
+    return n;
+}
+
+static bool plain(const struct file *f) { return f->type == FILE_TMP || f->type == FILE_PACK || (f->type == FILE_HOST && !f->socket); }
+
+long sys_copy_file_range(const long *a)
+{
+    struct file *from = file_get((int)a[0]), *to = file_get((int)a[2]);
+    long from_at, to_at;
+    if (!from || !to || !readable(from) || !writable(to) || to->flags & O_APPEND)
+        return -EBADF;
+    if (a[5] || !plain(from) || !plain(to))
+        return -EINVAL;
+    long bad = place_in(a[1], &from_at);
+    if (!bad)
+        bad = place_in(a[3], &to_at);
+    if (bad)
+        return bad;
+    u64 size = min64((u64)a[4], 0x7ffff000);
+    if (from->inode && from->inode == to->inode) { /* may not overlap */
+        u64 x = from_at < 0 ? from->offset : (u64)from_at, y = to_at < 0 ? to->offset : (u64)to_at;
+        if (x < y + size && y < x + size)
+            return -EINVAL;
+    }
+    long n = copy(from, &from_at, to, &to_at, size);
+    if (n >= 0 && a[1])
+        *(long *)a[1] = from_at;
+    if (n >= 0 && a[3])
+        *(long *)a[3] = to_at;
+    return n;
+}
+
+long sys_splice(const long *a)
+{
+    struct file *from = file_get((int)a[0]), *to = file_get((int)a[2]);
+    long from_at, to_at;
+    if (!from || !to || !readable(from) || !writable(to))
+        return -EBADF;
+    if (a[5] & ~0xfl || (from->type != FILE_PIPE && to->type != FILE_PIPE))
+        return -EINVAL;
+    if ((a[1] && from->type == FILE_PIPE) || (a[3] && to->type == FILE_PIPE))
+        return -ESPIPE;
+    if (from->in && from->in == to->out)
+        return -EINVAL;
+    long bad = place_in(a[1], &from_at);
+    if (!bad)
+        bad = place_in(a[3], &to_at);
+    if (bad)
+        return bad;
+    u64 size = min64((u64)a[4], PIECE);
+    u32 was = from->flags;
+    if (a[5] & 2) /* SPLICE_F_NONBLOCK: of the pipe that is read */
+        from->flags |= O_NONBLOCK;
+    if (to->type == FILE_PIPE && to->out)
+        while (to->out->readers && to->out->used == to->out->size) {
+            if (to->flags & O_NONBLOCK || a[5] & 2) {
+                from->flags = was;
+                return -EAGAIN;
+            }
+            if ((bad = wait_for_change(to))) {
+                from->flags = was;
+                return bad;
+            }
+        }
+    if (to->type == FILE_PIPE && to->out)
+        size = min64(size, to->out->size - to->out->used);
+    long n = copy(from, &from_at, to, &to_at, size);
+    from->flags = was;
+    if (n >= 0 && a[1])
+        *(long *)a[1] = from_at;
+    if (n >= 0 && a[3])
+        *(long *)a[3] = to_at;
+    return n;
+}

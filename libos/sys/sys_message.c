@@ -1,0 +1,355 @@
+/* Sending and receiving on sockets, with and without ancillary data. What the host answers is bounded before it is used. */
+#include <asm/unistd.h>
+#include <linux/fcntl.h>
+#include <linux/uio.h>
+
+#include "net.h"
+#include "sys.h"
+
+struct header { u64 name; u32 name_size, pad; u64 vector, count, control, control_size; u32 flags, pad2; }; /* struct msghdr */
+struct control { u64 size; int level, type; };                                                             /* struct cmsghdr */
+_Static_assert(sizeof(struct header) == 56 && sizeof(struct control) == 16, "msghdr");
+enum { RIGHTS = 1, CREDENTIALS = 2, SOCKET_LEVEL = 1 };
+enum { CTRUNC = 8, TRUNC = 0x20, NOSIGNAL = 0x4000, CMSG_CLOEXEC = 0x40000000, ERRQUEUE = 0x2000 };
+/* The block's data: address and its size, struct msghdr, its vector, ancillary data, bytes. */
+#define HEADER_AT 256u
+#define VECTOR_AT 320u
+#define CONTROL_AT 512u
+#define CONTROL_MOST 8192u
+#define PAYLOAD_AT (CONTROL_AT + CONTROL_MOST)
+#define PAYLOAD_MOST (DATA_MAX - PAYLOAD_AT)
+#define TOGETHER_MOST 0x100000u
+
+static u64 next_control(u64 size) { return (size + 7) & ~7ull; }
+static long restart(long n) { return n == -EINTR ? -ERESTARTSYS : n; }
+
+/* ---- the program's vector ---- */
+static long vector_size(const struct header *h, bool writable, u64 *total)
+{
+    const struct iovec *v = (const void *)h->vector;
+    if (h->count > 1024)
+        return -EMSGSIZE;
+    if (!user_read_ok(h->vector, h->count * sizeof *v))
+        return -EFAULT;
+    *total = 0;
+    for (u64 i = 0; i < h->count; i++) {
+        u64 size = v[i].iov_len;
+        if ((long)size < 0)
+            return -EINVAL;
+        if (size && !(writable ? user_write_ok((u64)v[i].iov_base, size) : user_read_ok((u64)v[i].iov_base, size)))
+            return -EFAULT;
+        *total += size;
+        if (*total > ~0u)
+            return -EMSGSIZE;
+    }
+    return 0;
+}
+
+static void vector_copy(const struct header *h, u8 *bytes, u64 size, bool out)
+{
+    const struct iovec *v = (const void *)h->vector;
+    u64 at = 0;
+    for (u64 i = 0; i < h->count && at < size; i++) {
+        u64 part = min64(v[i].iov_len, size - at);
+        if (out)
+            memcpy(v[i].iov_base, bytes + at, part);
+        else
+            memcpy(bytes + at, v[i].iov_base, part);
+        at += part;
+    }
+}
+
+/* ---- ancillary data of AF_UNIX ---- */
+static long rights_in(const struct header *h, struct unix_extra *extra)
+{
+    for (u64 at = 0; at + sizeof(struct control) <= h->control_size;) {
+        struct control c = *(const struct control *)(h->control + at);
+        if (c.size < sizeof c || c.size > h->control_size - at)
+            return -EINVAL;
+        if (c.level == SOCKET_LEVEL && c.type == RIGHTS) {
+            const int *fd = (const void *)(h->control + at + sizeof c);
+            for (u64 i = 0; i < (c.size - sizeof c) / 4; i++) {
+                struct file *f = file_get(fd[i]);
+                if (!f)
+                    return -EBADF;
+                if (extra->file_count == UNIX_FILES)
+                    return -EINVAL;
+                f->refs++;
+                extra->files[extra->file_count++] = f;
+            }
+        } else if (c.level == SOCKET_LEVEL && c.type == CREDENTIALS) {
+            if (c.size != sizeof c + 12)
+                return -EINVAL;
+            if (((const u32 *)(h->control + at + sizeof c))[0] != PID)
+                return -EPERM;
+        } else if (c.level == SOCKET_LEVEL)
+            return -EINVAL;
+        at += next_control(c.size);
+    }
+    return 0;
+}
+
+static bool control_put(struct header *h, u64 *used, int type, const void *data, u64 size)
+{
+    u64 whole = sizeof(struct control) + size;
+    if (h->control_size - *used < whole)
+        return false;
+    struct control c = {whole, SOCKET_LEVEL, type};
+    memcpy((void *)(h->control + *used), &c, sizeof c);
+    memcpy((void *)(h->control + *used + sizeof c), data, size);
+    *used = min64(h->control_size, *used + next_control(whole));
+    return true;
+}
+
+/* As many descriptors as there is room for; the rest is closed, and MSG_CTRUNC says so. */
+static void rights_out(struct header *h, struct unix_extra *extra, bool cloexec, u32 *flags)
+{
+    u64 used = 0;
+    int numbers[UNIX_FILES];
+    u32 count = 0, room;
+    if (extra->credentials) {
+        u32 who[3] = {extra->pid, extra->uid, extra->gid};
+        if (!control_put(h, &used, CREDENTIALS, who, sizeof who))
+            *flags |= CTRUNC;
+    }
+    room = h->control_size - used >= sizeof(struct control) + 4 ? (u32)min64(UNIX_FILES, (h->control_size - used - sizeof(struct control)) / 4) : 0;
+    for (u32 i = 0; i < extra->file_count; i++) {
+        long fd = i < room && count == i ? file_install(extra->files[i], 0, cloexec) : (file_drop(extra->files[i]), -1);
+        if (fd >= 0)
+            numbers[count++] = (int)fd;
+    }
+    if (count < extra->file_count)
+        *flags |= CTRUNC;
+    if (count)
+        control_put(h, &used, RIGHTS, numbers, 4ull * count);
+    extra->file_count = 0;
+    h->control_size = used;
+}
+
+static void files_drop(struct unix_extra *extra)
+{
+    for (u32 i = 0; i < extra->file_count; i++)
+        file_drop(extra->files[i]);
+    extra->file_count = 0;
+}
+
+static long unix_message(struct file *f, struct header *h, u32 flags, bool send)
+{
+    struct unix_name name;
+    struct unix_extra *extra = kmalloc(sizeof *extra);
+    u64 total;
+    long n = vector_size(h, !send, &total);
+    u8 *bytes = NULL;
+    if (!n && !extra)
+        n = -ENOMEM;
+    if (!n && total > TOGETHER_MOST) {
+        if (send && unix_type(f) != 1)
+            n = -EMSGSIZE;
+        total = TOGETHER_MOST;
+    }
+    if (!n && !(bytes = kmalloc(total + 1)))
+        n = -ENOBUFS;
+    if (!n && send) {
+        vector_copy(h, bytes, total, false);
+        if (h->name_size && (n = unix_name_in((long)h->name, h->name_size, &name)))
+            n = n == -EAFNOSUPPORT ? -EINVAL : n;
+        if (!n)
+            n = rights_in(h, extra);
+        if (!n)
+            n = unix_send(f, bytes, total, flags, extra, h->name_size ? &name : NULL);
+        files_drop(extra); /* not taken over: it failed */
+    } else if (!n) {
+        n = unix_receive(f, bytes, total, flags, extra);
+        if (n >= 0) {
+            vector_copy(h, bytes, min64((u64)n, total), true);
+            h->flags = extra->flags;
+            rights_out(h, extra, flags & CMSG_CLOEXEC, &h->flags);
+            u32 size = extra->from.size > 2 ? extra->from.size : 0;
+            if (h->name)
+                memcpy((void *)h->name, &extra->from, min64(size, h->name_size));
+            h->name_size = size;
+        }
+    }
+    kfree(bytes);
+    kfree(extra);
+    return n;
+}
+
+/* ---- the host's sockets ---- */
+/* Its ancillary data must be records within what it says to have written; descriptors would be the host's own: taken out. */
+static long control_check(u8 *control, u64 size)
+{
+    u64 kept = 0;
+    for (u64 at = 0; at + sizeof(struct control) <= size;) {
+        struct control c;
+        memcpy(&c, control + at, sizeof c);
+        if (c.size < sizeof c || c.size > size - at)
+            return -EIO;
+        u64 whole = min64(next_control(c.size), size - at);
+        if (c.level != SOCKET_LEVEL || c.type != RIGHTS) {
+            memmove(control + kept, control + at, whole);
+            kept += whole;
+        }
+        at += next_control(c.size);
+        if (at > size)
+            break;
+    }
+    return (long)kept;
+}
+
+static long host_message(struct file *f, struct header *h, u32 flags, bool send)
+{
+    u64 total, name_size = h->name ? h->name_size : 0, control_size = min64(h->control_size, CONTROL_MOST);
+    u8 control[CONTROL_MOST];
+    long n = vector_size(h, !send, &total);
+    if (n)
+        return n;
+    if (name_size > ADDRESS_MOST)
+        name_size = ADDRESS_MOST;
+    if (send && h->control_size > CONTROL_MOST)
+        return -ENOBUFS;
+    if (total > PAYLOAD_MOST) {
+        if (send && f->socket_type != 1)
+            return -EMSGSIZE;
+        total = PAYLOAD_MOST;
+    }
+    u8 *data = ocall_data();
+    u64 at = host_data_address();
+    if (send) {
+        if (name_size && (n = address_in((long)h->name, (long)name_size)))
+            return n;
+        memcpy(control, (const void *)h->control, control_size);
+        for (u64 i = 0; i + sizeof(struct control) <= control_size;) {
+            struct control *c = (void *)(control + i);
+            if (c->size < sizeof *c || c->size > control_size - i || (c->level == SOCKET_LEVEL && c->type == RIGHTS))
+                return -EINVAL; /* a descriptor inside means nothing out there */
+            i += next_control(c->size);
+        }
+        memcpy(data + CONTROL_AT, control, control_size);
+        vector_copy(h, data + PAYLOAD_AT, total, false);
+        flags |= NOSIGNAL;
+    }
+    struct header out = {name_size ? at : 0, (u32)name_size, 0, at + VECTOR_AT, 1, control_size ? at + CONTROL_AT : 0, control_size, 0, 0};
+    struct iovec vector = {(void *)(at + PAYLOAD_AT), total};
+    memcpy(data + HEADER_AT, &out, sizeof out);
+    memcpy(data + VECTOR_AT, &vector, sizeof vector);
+    n = host_wait(send ? __NR_sendmsg : __NR_recvmsg, (u64)f->host_fd, at + HEADER_AT, flags & ~(u32)CMSG_CLOEXEC, 0, 0, 0,
+                  send ? total : flags & TRUNC ? 1 << 30 : total);
+    if (send || n < 0)
+        return restart(n);
+    memcpy(&out, data + HEADER_AT, sizeof out);
+    if (out.name_size > ADDRESS_MOST || out.control_size > control_size)
+        return -EIO;
+    memcpy(control, data + CONTROL_AT, out.control_size);
+    long kept = control_check(control, out.control_size);
+    if (kept < 0)
+        return kept;
+    vector_copy(h, data + PAYLOAD_AT, min64((u64)n, total), true);
+    memcpy((void *)h->control, control, (u64)kept);
+    h->control_size = (u64)kept;
+    if (h->name) {
+        memcpy((void *)h->name, data, min64(out.name_size, name_size));
+        h->name_size = out.name_size;
+    }
+    h->flags = out.flags;
+    return n;
+}
+
+static long message(const long *a, bool send)
+{
+    struct file *f;
+    struct header h;
+    long bad = socket_of(a[0], &f);
+    if (bad)
+        return bad;
+    if (!(send ? user_read_ok((u64)a[1], sizeof h) : user_write_ok((u64)a[1], sizeof h)))
+        return -EFAULT;
+    memcpy(&h, (void *)a[1], sizeof h);
+    if ((int)h.name_size < 0)
+        return -EINVAL;
+    if (!h.name)
+        h.name_size = 0;
+    if (!h.control)
+        h.control_size = 0;
+    if (!send ? !user_write_ok(h.control, h.control_size) || !user_write_ok(h.name, h.name_size)
+              : !user_read_ok(h.control, h.control_size) || !user_read_ok(h.name, h.name_size))
+        return -EFAULT;
+    f->refs++;
+    long n = f->type == FILE_UNIX ? unix_message(f, &h, (u32)a[2], send) : host_message(f, &h, (u32)a[2], send);
+    file_drop(f);
+    if (n == -EPIPE && send && f->type != FILE_UNIX && !(a[2] & NOSIGNAL))
+        signal_send(self(), 13, 0, 0);
+    if (!send && n >= 0)
+        memcpy((void *)a[1], &h, sizeof h);
+    return n;
+}
+long sys_sendmsg(const long *a) { return message(a, true); }
+long sys_recvmsg(const long *a) { return message(a, false); }
+
+long sys_sendto(const long *a)
+{
+    struct file *f;
+    long bad = socket_of(a[0], &f);
+    u64 size = (u64)a[2];
+    if (bad)
+        return bad;
+    if (!user_read_ok((u64)a[1], size))
+        return -EFAULT;
+    if (f->type == FILE_UNIX) {
+        struct unix_name name;
+        if (a[4] && (bad = unix_name_in(a[4], a[5], &name)))
+            return bad == -EAFNOSUPPORT ? -EINVAL : bad;
+        f->refs++;
+        long n = unix_send(f, (void *)a[1], size, (u32)a[3], NULL, a[4] ? &name : NULL);
+        file_drop(f);
+        return n;
+    }
+    if (size > PAYLOAD_MOST && f->socket_type != 1)
+        return -EMSGSIZE;
+    size = min64(size, PAYLOAD_MOST);
+    if (a[4] && (bad = address_in(a[4], a[5])))
+        return bad;
+    memcpy(ocall_data() + PAYLOAD_AT, (void *)a[1], size);
+    f->refs++;
+    long n = host_wait(__NR_sendto, (u64)f->host_fd, host_data_address() + PAYLOAD_AT, size, (u64)(a[3] | NOSIGNAL),
+                       a[4] ? host_data_address() : 0, a[4] ? (u64)a[5] : 0, size);
+    file_drop(f);
+    if (n == -EPIPE && !(a[3] & NOSIGNAL))
+        signal_send(self(), 13, 0, 0);
+    return restart(n);
+}
+
+long sys_recvfrom(const long *a)
+{
+    struct file *f;
+    long bad = socket_of(a[0], &f);
+    u64 size = (u64)a[2];
+    if (bad)
+        return bad;
+    if (!user_write_ok((u64)a[1], size))
+        return -EFAULT;
+    if (f->type == FILE_UNIX) {
+        struct unix_extra *extra = kmalloc(sizeof *extra);
+        if (!extra)
+            return -ENOMEM;
+        f->refs++;
+        long n = unix_receive(f, (void *)a[1], size, (u32)a[3], extra);
+        file_drop(f);
+        files_drop(extra); /* nobody asked for them */
+        if (n >= 0 && a[4])
+            bad = address_give(&extra->from, extra->from.size > 2 ? extra->from.size : 0, a[4], a[5]);
+        kfree(extra);
+        return bad ? bad : n;
+    }
+    size = min64(size, PAYLOAD_MOST);
+    address_room();
+    f->refs++;
+    long n = host_wait(__NR_recvfrom, (u64)f->host_fd, host_data_address() + PAYLOAD_AT, size, (u64)a[3], a[4] ? host_data_address() : 0,
+                       a[4] ? host_data_address() + ADDRESS_MOST : 0, a[3] & TRUNC ? 1 << 30 : size);
+    file_drop(f);
+    if (n < 0)
+        return restart(n);
+    memcpy((void *)a[1], ocall_data() + PAYLOAD_AT, min64((u64)n, size));
+    bad = a[4] ? address_out(a[4], a[5]) : 0;
+    return bad ? bad : n;
+}

@@ -1,0 +1,67 @@
+"""C programs inside: static and dynamic, and system calls as Linux answers them. The same checks run outside too."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.guests import GUESTS, Guests, Outcome, checks_of
+from support.programs import HELLO, compile_c
+
+CALLS, WIDE = "system_calls.c", "loads_wide.c"
+
+
+def compiled(directory: Path, guest: str, name: str, *options: str) -> Path:
+    source = (GUESTS / guest).read_text()
+    return compile_c(
+        directory, name, source, f"-I{GUESTS}", "-Wall", "-Wextra", "-Werror", "-pthread", *options
+    )
+
+
+@pytest.fixture(scope="module", params=["dynamic", "static"])
+def calls(
+    request: pytest.FixtureRequest, guests: Guests, tmp_path_factory: pytest.TempPathFactory
+) -> Outcome:
+    options = ["-static"] if request.param == "static" else []
+    program = compiled(tmp_path_factory.mktemp("calls"), CALLS, "calls", *options)
+    manifest = '[enclave]\nmain = "calls"\nmemory = "32M"\nthreads = 8\n'
+    return Outcome.of(guests.run(guests.build(f"calls-{request.param}", {"calls": program}, manifest)))
+
+
+@pytest.mark.parametrize("check", checks_of(CALLS))
+def test_system_calls(calls: Outcome, check: str) -> None:
+    calls.assert_ok(check)
+
+
+def test_control(tmp_path: Path) -> None:
+    """Linux itself answers so; what the guest expects is not this LibOS's own idea."""
+    program = compiled(tmp_path, CALLS, "calls")
+    done = subprocess.run(
+        [str(program)], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+    )
+    assert Outcome.of(done).said == dict.fromkeys(checks_of(CALLS), ""), done.stderr
+
+
+def test_hello_static(guests: Guests, tmp_path: Path) -> None:
+    program = compile_c(tmp_path, "hello", HELLO, "-static")
+    done = guests.run(
+        guests.build("hello", {"hello": program}, '[enclave]\nmain = "hello"\nmemory = "1M"\nthreads = 1\n')
+    )
+    assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr
+
+
+def test_library_of_wide_alignment(guests: Guests, tmp_path: Path) -> None:
+    page_size = "-Wl,-z,max-page-size=0x200000,-z,noseparate-code"
+    library = compile_c(
+        tmp_path, "libwide.so", (GUESTS / "wide.c").read_text(), "-shared", "-fPIC", page_size
+    )
+    program = compiled(tmp_path, WIDE, "loads")
+    files: dict[str, str | bytes | Path] = {"loads": program, "libwide.so": library}
+    outcome = Outcome.of(
+        guests.run(guests.build("wide", files, '[enclave]\nmain = "loads"\nmemory = "8M"\n'))
+    )
+    for check in checks_of(WIDE):
+        outcome.assert_ok(check)
+    assert outcome.status == 0
