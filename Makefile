@@ -10,7 +10,7 @@ export PYTHON
 .PHONY: help setup build demo test bench conformance lint lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-16s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-20s%s\n", $$1, $$2}'
 
 setup: ## system packages, .venv, Python packages (no network when nothing is missing)
 	@tools/setup.sh
