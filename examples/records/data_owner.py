@@ -1,4 +1,4 @@
-"""The data owner: encrypts the records, says which enclave may have the key, and checks the report that comes back.
+"""The data owner: encrypts records and model, says which enclave may have the keys, and checks the report.
 
 `prepare` before, `python -m strongroom.owner serve FOLDER/policy.toml` while the enclave starts, `compare` after.
 """
@@ -9,26 +9,33 @@ import argparse
 import sys
 from pathlib import Path
 
-import classifier
-
 from strongroom.errors import StrongroomError
 from strongroom.image.measure import measure
-from strongroom.owner.keys import new_key, record_key
+from strongroom.owner.folders import encrypt_folder
+from strongroom.owner.keys import load_key, new_key, record_key
 from strongroom.owner.records import decrypt_file, encrypt_file
 
+MODEL = Path(__file__).parent / "model"
+sys.path.insert(0, str(MODEL))
+
+import classifier  # noqa: E402 - the owner's own copy, in the open
+
 RECORDS = Path(__file__).parent / "data" / "breast_cancer.csv"
-KEY = "records"  # the name that score.py asks for
+KEY, MODEL_KEY = "records", "model"  # the names that score.py asks for
+MOUNT = "/model"  # where the model stands inside: enclave.toml
 
 
 def prepare(folder: Path, image: Path, root: str, levels: list[str]) -> None:
-    """Make the key, encrypt the records, write the policy: this measurement, under this root, at these levels."""
+    """Make keys, encrypt records and model, write the policy: this measurement, under this root, at these levels."""
     folder.mkdir(mode=0o700, exist_ok=True)
     new_key(folder / "records.key")
     encrypt_file(record_key(folder / "records.key", KEY), RECORDS, folder / "records.enc")
+    new_key(folder / "model.key")
+    encrypt_folder(load_key(folder / "model.key"), MODEL, folder / "model.enc", MOUNT)
     mrenclave = measure(image).mrenclave.hex()
     accepted = ", ".join(f'"{level}"' for level in levels)
-    table = f'file = "records.key"\nroot = "{root}"\nmrenclave = ["{mrenclave}"]\nlevels = [{accepted}]\n'
-    policy = f"[keys.{KEY}]\n{table}"
+    rule = f'root = "{root}"\nmrenclave = ["{mrenclave}"]\nlevels = [{accepted}]\n'
+    policy = "".join(f'[keys.{name}]\nfile = "{name}.key"\n{rule}' for name in (KEY, MODEL_KEY))
     (folder / "policy.toml").write_text(policy)
     print(mrenclave)
 

@@ -1,14 +1,19 @@
-"""Inside: the part of the hospital's program that sees patients' records."""
+"""Inside: the measured part. It gets two keys from the data owner, and imports a model that only it can read."""
 
 from __future__ import annotations
 
 import sys
 
-from classifier import report
-
 from strongroom.inside import export, owner
 
-key = owner(sys.argv[1]).release_key("records")
+holder = owner(sys.argv[1])
+key = holder.release_key("records")
+holder.unlock("/model", "model")
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, "/model")
+
+from classifier import report  # noqa: E402 - ciphertext until now
 
 
 @export

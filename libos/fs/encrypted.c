@@ -64,6 +64,8 @@ long enc_open(const struct boot_mount *m, const char *path, const char *rest, in
     struct stat_k st;
     if (!has_aes())
         return -EOPNOTSUPP;
+    if (enc_locked(m))
+        return -ENOKEY;
     if (!enc_name_ok(rest))
         return -ENOENT;
     long ret = enc_find(path) ? 0 : enc_host_stat(m, path, &st);
@@ -125,6 +127,8 @@ long enc_stat(const struct boot_mount *m, const char *path, const char *rest, st
     struct enc_file *e = enc_find(path);
     if (!has_aes())
         return -EOPNOTSUPP;
+    if (*rest && enc_locked(m))
+        return -ENOKEY;
     if (!enc_name_ok(rest))
         return -ENOENT;
     if (e) {
@@ -154,6 +158,8 @@ long enc_unlink(const struct boot_mount *m, const char *path, const char *rest, 
 {
     if (!*rest)
         return -EBUSY;
+    if (enc_locked(m))
+        return -ENOKEY;
     if (!enc_name_ok(rest))
         return -ENOENT;
     if (directory)
@@ -169,7 +175,7 @@ long enc_unlink(const struct boot_mount *m, const char *path, const char *rest, 
 
 long enc_mkdir(const struct boot_mount *m, const char *path, const char *rest)
 {
-    return enc_name_ok(rest) ? enc_host_path_call(__NR_mkdir, m, path, 0755) : -EINVAL;
+    return enc_locked(m) ? -ENOKEY : enc_name_ok(rest) ? enc_host_path_call(__NR_mkdir, m, path, 0755) : -EINVAL;
 }
 
 static bool below(const char *path, const char *directory)
@@ -191,6 +197,8 @@ long enc_rename(const struct boot_mount *m, const struct boot_mount *n, const ch
         return -EBUSY;
     if (m != n)
         return -EXDEV;
+    if (enc_locked(m))
+        return -ENOKEY;
     if (!enc_name_ok(from_rest + 1) || !enc_name_ok(to_rest + 1))
         return -EINVAL;
     long ret = enc_host_stat(m, from, &old), missing = enc_host_stat(n, to, &new);

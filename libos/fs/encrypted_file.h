@@ -29,6 +29,7 @@ struct enc_file {
 /* encrypted_keys.c: -ENOKEY where the owner has not released the key, -EACCES where it cannot be had. */
 long enc_key_of(const struct boot_mount *m, const struct enc_header *h, const char *path, struct enc_keys *keys);
 long enc_key_new(const struct boot_mount *m, struct enc_header *h, struct enc_keys *keys); /* fills h's kind, request, file_id */
+bool enc_locked(const struct boot_mount *m);
 bool enc_key_current(const struct enc_header *h); /* sealed at the versions of now */
 
 /* encrypted_host.c: paths inside; answers checked, interrupted calls repeated. */

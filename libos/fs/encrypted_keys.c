@@ -22,6 +22,9 @@ static const u8 *released(const struct boot_mount *m)
     return NULL;
 }
 
+/* A release mount before its key: nothing in it can be looked at, so that no half of a package is imported. */
+bool enc_locked(const struct boot_mount *m) { return m->kind == BOOT_MOUNT_RELEASE && !released(m); }
+
 static u32 kind_of(const struct boot_mount *m)
 {
     return m->kind == BOOT_MOUNT_RELEASE ? ENC_RELEASE : m->kind == BOOT_MOUNT_SEALED ? ENC_SEALED_MRSIGNER : ENC_SEALED_MRENCLAVE;
@@ -71,7 +74,7 @@ static long derive(const struct boot_mount *m, const struct enc_header *h, const
 
 long enc_key_of(const struct boot_mount *m, const struct enc_header *h, const char *path, struct enc_keys *keys)
 {
-    if (m->kind == BOOT_MOUNT_RELEASE && !released(m))
+    if (enc_locked(m))
         return -ENOKEY;
     if (h->kind != kind_of(m))
         return enc_refused(path, "it is encrypted for another kind of mount");

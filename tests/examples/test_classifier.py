@@ -14,7 +14,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "examples" / "records"
 
 
 def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("records_classifier", FOLDER / "classifier.py")
+    spec = importlib.util.spec_from_file_location("records_classifier", FOLDER / "model" / "classifier.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

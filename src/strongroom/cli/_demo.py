@@ -28,6 +28,7 @@ from strongroom.errors import StrongroomError
 VM = "clinic"
 SIZE = "Standard_DC4s_v2"  # 112 MiB of EPC: Python with cryptography and 48 MiB of heap
 STEP_SECONDS = 120
+OWNERS = ("data", "model", "data_owner.py")  # what the hospital's copy of the example does not have
 
 
 class Steps:
@@ -110,7 +111,7 @@ def score(folder: Path, example: Path, built: Path) -> tuple[str, dict[str, Any]
     with owner(folder / "policy.toml") as url:
         line = call([
             example / "hospital.py", "--enclave", built, "--vm", VM, "--owner", url,
-            folder / "records.enc", folder / "report.enc",
+            "--model", folder / "model.enc", folder / "records.enc", folder / "report.enc",
         ])  # fmt: skip
     report: dict[str, Any] = json.loads(
         call([example / "data_owner.py", "compare", folder, folder / "report.enc"])
@@ -127,7 +128,7 @@ def refused(folder: Path, example: Path, built: Path) -> str:
         try:
             call([
                 example / "hospital.py", "--enclave", built, "--vm", VM, "--owner", url,
-                folder / "records.enc", folder / "stolen.enc",
+                "--model", folder / "model.enc", folder / "records.enc", folder / "stolen.enc",
             ])  # fmt: skip
         except StrongroomError as error:
             if "wrong-enclave" not in str(error) and "another enclave" not in str(error):
@@ -151,9 +152,9 @@ def run(level: str | None, *, attacks: bool, progress: bool) -> dict[str, Any]:
         with steps.step("a confidential virtual machine") as words:
             words.append(make_vm())
         with steps.step("build: interpreter, libraries and program measured and signed"):
-            built = project("examples/records")
+            built = project("examples/records", OWNERS)
         with steps.step(
-            "data owner: key made, records encrypted (AES-256-GCM), enclave named in the policy"
+            "data owner: keys made, records and model code encrypted (AES-256-GCM), enclave named in the policy"
         ) as words:
             from strongroom.machine.pki import Authority
 
@@ -176,7 +177,7 @@ def run(level: str | None, *, attacks: bool, progress: bool) -> dict[str, Any]:
                 f"MRENCLAVE {mrenclave.strip()} (measured by the owner), root: this machine's SOFTWARE root, by name"
             )
         with steps.step(
-            "hospital: enclave started, quote checked, key released, records scored inside"
+            "hospital: enclave started, quotes checked, keys released, model imported, records scored inside"
         ) as words:
             line, report = score(folder, example, built)
             words.append(line)

@@ -22,8 +22,11 @@ def shipped(name: str) -> Path:
     raise StrongroomError(f"the folder {name}/ is not installed", "run this from the source tree")
 
 
-def project(name: str) -> Path:
-    """A built copy of a project, kept beside the VMs and built anew only when its files or we changed."""
+def project(name: str, without: tuple[str, ...] = ()) -> Path:
+    """A built copy of a project, kept beside the VMs and built anew only when its files or we changed.
+
+    ``without``: names of files and folders that are not the host's, so that the copy does not have them.
+    """
     from strongroom.image.build import build
 
     parent, _, last = name.partition("/")
@@ -50,7 +53,9 @@ def project(name: str) -> Path:
     if not (target / "build" / "enclave.sig").is_file():
         fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=where))
         try:
-            shutil.copytree(source, fresh / last, ignore=shutil.ignore_patterns("build", "__pycache__"))
+            shutil.copytree(
+                source, fresh / last, ignore=shutil.ignore_patterns("build", "__pycache__", *without)
+            )
             build(fresh / last)
             shutil.rmtree(target, ignore_errors=True)
             os.rename(fresh / last, target)

@@ -94,7 +94,7 @@ def _each(source: Path, target: Path, at: str, one: Callable[[str, Path, Path], 
 def _walk(source: Path) -> Iterator[tuple[Path, str, bool]]:
     """(host path, path below ``source``, whether a folder) of all there is, folders before what they hold."""
     for directory, names, files in os.walk(source, onerror=_raise):
-        names.sort()
+        names[:] = sorted(name for name in names if name != "__pycache__")  # byte code is made anew
         for name in sorted([*names, *files]):
             host = Path(directory, name)
             relative = str(host.relative_to(source))

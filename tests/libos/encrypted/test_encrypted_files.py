@@ -88,7 +88,7 @@ print(attempt(lambda: open("/data/x", "wb").close()), attempt(lambda: os.listdir
     done = guest.strongroom("run", project, "--", "-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "ENOKEY []", "EACCES EROFS", "EINVAL EINVAL None EEXIST", "None ['x']",
+        "ENOKEY ENOKEY", "EACCES EROFS", "EINVAL EINVAL None EEXIST", "None ['x']",
     ]  # fmt: skip
 
 
@@ -154,3 +154,36 @@ os.write(os.open("/data/{name}", os.O_CREAT | os.O_WRONLY), b"kept")
         assert done.returncode == (0 if name == "a" else 143)
     said = guest.inside(project, "files.py", "read", "/data").splitlines()
     assert [line.split()[:3] for line in said] == [["a", "4", "4"], ["b", "4", "4"]]
+
+
+def test_python_code_comes_encrypted(project: Path, tmp_path: Path) -> None:
+    """A package with relative imports and a resource, imported once the key is there; no byte code is left behind."""
+    package = tmp_path / "clear" / "secretly"
+    (package / "parts").mkdir(parents=True)
+    (package / "__init__.py").write_text("from .parts.adder import add\n")
+    (package / "parts" / "__init__.py").write_text("")
+    (package / "parts" / "adder.py").write_text("SECRET = 40\ndef add(x):\n    return SECRET + x\n")
+    (package / "table.txt").write_text("a resource\n")
+    encrypt_folder(KEY, tmp_path / "clear", project / "data", "/data")
+    code = """
+import importlib, sys
+from importlib import resources
+sys.dont_write_bytecode = True
+sys.path.insert(0, "/data")
+try: import secretly
+except OSError as error: print(error)
+open("/dev/attestation/keys/data", "w").write("07" * 32)
+importlib.invalidate_caches()
+import secretly, inspect
+print(secretly.add(2), resources.files("secretly").joinpath("table.txt").read_text().strip())
+print(inspect.getsource(secretly.add).strip().splitlines()[-1].strip())
+"""
+    done = guest.strongroom("run", project, "--", "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "[Errno 126] Required key not available: '/data'",
+        "42 a resource",
+        "return SECRET + x",
+    ]
+    names = sorted(path.name for path in (project / "data").rglob("*"))
+    assert names == sorted(["secretly", "__init__.py", "parts", "__init__.py", "adder.py", "table.txt"])

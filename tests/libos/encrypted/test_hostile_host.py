@@ -265,9 +265,11 @@ def hostile_native(tmp_path: Path, mode: int) -> Path:
     for name in ("strongroom-inject", "libstrongroom-processor.elf"):
         shutil.copy(paths.native_directory() / name, native)
     (tmp_path / "loader.c").write_text(source)
+    others = [str(file) for file in (root / "loader").glob("*.c") if file.name != "loader.c"]
     subprocess.run(
         ["gcc", "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-static-pie", "-fPIE", "-pthread",
-         f"-DMODE={mode}", f"-I{root}/include", "-o", str(native / "strongroom-loader"), str(tmp_path / "loader.c")],
+         f"-DMODE={mode}", f"-I{root}/include", f"-I{root}/loader",
+         "-o", str(native / "strongroom-loader"), str(tmp_path / "loader.c"), *others],
         check=True, timeout=60,
     )  # fmt: skip
     return native
