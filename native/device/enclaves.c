@@ -4,7 +4,6 @@
  */
 #include "library.h"
 
-#include <asm/stat.h>
 #include <linux/poll.h>
 
 struct enclave *enclave_at(uint64_t address)
@@ -113,6 +112,8 @@ long enclave_open(int flags)
         goto out;
     }
     sys(__NR_fstat, fd, &st);
+    static uint64_t serials;
+    e->serial = ++serials;
     e->watch_fd = (int32_t)watch;
     e->device = st.st_dev;
     e->inode = st.st_ino;

@@ -14,6 +14,8 @@ bool fork_check(void)
     g.epc = NULL;
     g.memory_lock = g.rpc_lock = g.signal_lock = 0;
     enclaves_forget();
+    paging_forget();
+    epc_forget();
     threads_forget();
     return true;
 }

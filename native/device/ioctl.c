@@ -65,14 +65,18 @@ static long ioctl_create(struct enclave *e, void *argument)
     if ((unsigned long)p >= -4095ul)
         return -ENOMEM;
     filter_cover(secs.base, secs.size);
+    epc_thread_start();
     lock(&g.memory_lock);
-    if (epc_charge(e, 1)) { /* the SECS's own page */
+    e->secs = secs;
+    if (epc_charge(e, 1) || !paging_start(e)) { /* the SECS's own page, and tables */
+        epc_return(e, e->pages);
         unlock(&g.memory_lock);
         sys(__NR_munmap, p, table);
         return -ENOMEM;
     }
+    epc_demand(1);
+    e->exist = 1;
     e->epcm = (void *)p;
-    e->secs = secs;
     memset(e->secs.mrenclave, 0, 32);
     memset(e->secs.mrsigner, 0, 32);
     e->secs.isvprodid = e->secs.isvsvn = 0;

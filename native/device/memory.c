@@ -3,7 +3,7 @@
  * executed, a sealed memfd for those that are. The library keeps a view of its own of every page; the
  * program's view in ELRANGE is a second mapping of the same memory (mremap with old size 0), with the
  * smaller of what the program asked of the device and what the EPCM allows. Descriptors are closed before
- * anything is written. Callers hold g.memory_lock, except for memory_page, memory_read and memory_write.
+ * anything is written. Callers hold g.memory_lock, except for memory_page.
  */
 #include "library.h"
 
@@ -42,32 +42,6 @@ uint64_t memory_shared(uint64_t size, uint64_t at, bool want_secret, bool *secre
     return MAPPED(address) ? (uint64_t)address : 0;
 }
 
-/* Takes pages off the VM's quota; -ENOMEM when it is used up. */
-long epc_charge(struct enclave *e, uint64_t pages)
-{
-    if (!g.epc)
-        return 0;
-    uint64_t used = atomic_load(&g.epc->used_pages);
-    do {
-        if (used + pages > g.epc->total_pages)
-            return -ENOMEM;
-    } while (!atomic_compare_exchange_weak(&g.epc->used_pages, &used, used + pages));
-    if (g.package.slot < EPC_SLOTS)
-        atomic_fetch_add(&g.epc->slot[g.package.slot].used, pages);
-    e->pages += pages;
-    return 0;
-}
-
-static void epc_return(struct enclave *e, uint64_t pages)
-{
-    if (!g.epc)
-        return;
-    atomic_fetch_sub(&g.epc->used_pages, pages);
-    if (g.package.slot < EPC_SLOTS)
-        atomic_fetch_sub(&g.epc->slot[g.package.slot].used, pages);
-    e->pages -= pages;
-}
-
 /* The share of a process's pages that had to do with ordinary memory is shown beside its EPC use. */
 static void ordinary_count(struct enclave *e, uint64_t pages)
 {
@@ -87,6 +61,11 @@ void *memory_add(struct enclave *e, uint64_t offset, uint64_t epcm_flags)
 
     if (epc_charge(e, 1))
         return (void *)-(long)ENOMEM;
+    long ret = paging_in(e, offset); /* a cluster is in the EPC or out of it as a whole */
+    if (ret) {
+        epc_return(e, 1);
+        return (void *)ret;
+    }
     if (extent->used == extent->size) {
         uint64_t size = e->hint[exec] * SGX_PAGE_SIZE;
         if (size < EXTENT_SIZE && !g.memlock_limited)
@@ -112,6 +91,10 @@ void *memory_add(struct enclave *e, uint64_t offset, uint64_t epcm_flags)
     if (e->hint[exec])
         e->hint[exec]--;
     atomic_store(&e->epcm[offset / SGX_PAGE_SIZE], view | epcm_flags | EPCM_VALID | (exec ? EPCM_EXEC : 0));
+    epc_demand(1);
+    e->exist++;
+    if (!(epcm_flags & EPCM_TCS)) /* a TCS stays: a thread may be about to enter by it */
+        paging_added(e, offset);
     return (void *)view;
 }
 
@@ -139,8 +122,10 @@ void memory_release(struct enclave *e)
         sys(__NR_munmap, e->held[i].base, e->held[i].size);
     if (g.epc && g.package.slot < EPC_SLOTS)
         atomic_fetch_sub(&g.epc->slot[g.package.slot].ordinary, (uint32_t)e->refused_secret);
+    paging_release(e);
     if (e->epcm)
         sys(__NR_munmap, e->epcm, e->secs.size / SGX_PAGE_SIZE * 8);
+    epc_demand(-(int64_t)e->exist);
     epc_return(e, e->pages);
 }
 
@@ -162,7 +147,7 @@ long memory_read(struct enclave *e, uint64_t address, void *to, size_t size)
     for (uint8_t *out = to; size;) {
         uint64_t in_page = address & (SGX_PAGE_SIZE - 1), n = SGX_PAGE_SIZE - in_page;
         uint8_t *page = memory_page(e, address, EPCM_VALID);
-        if (!page)
+        if (!page || paging_in(e, page_down(address) - e->secs.base))
             return -EFAULT;
         if (n > size)
             n = size;
@@ -177,7 +162,7 @@ long memory_write(struct enclave *e, uint64_t address, const void *from, size_t 
     for (const uint8_t *in = from; size;) {
         uint64_t in_page = address & (SGX_PAGE_SIZE - 1), n = SGX_PAGE_SIZE - in_page;
         uint8_t *page = memory_page(e, address, EPCM_VALID);
-        if (!page)
+        if (!page || paging_in(e, page_down(address) - e->secs.base))
             return -EFAULT;
         if (n > size)
             n = size;
@@ -189,7 +174,8 @@ long memory_write(struct enclave *e, uint64_t address, const void *from, size_t 
 
 /* ---- the program's view ---- */
 
-static int page_prot(uint64_t entry, int prot)
+/* PROT_ bits that the EPCM allows of those asked. */
+static int epcm_prot(uint64_t entry, int prot)
 {
     if (!(entry & EPCM_VALID) || entry & EPCM_TCS)
         return 0;
@@ -197,9 +183,12 @@ static int page_prot(uint64_t entry, int prot)
            prot;
 }
 
-/* Calls `each` for every run of pages in [start, end) that one mapping call can serve. */
-static void for_runs(struct enclave *e, uint64_t start, uint64_t end, int prot, bool map)
+static int page_prot(uint64_t entry, int prot) { return entry & (EPCM_OUT | EPCM_REST) ? 0 : epcm_prot(entry, prot); }
+
+/* Calls `each` for every run of pages in [start, end) that one mapping call can serve; false when one was refused. */
+static bool for_runs(struct enclave *e, uint64_t start, uint64_t end, int prot, bool map)
 {
+    bool all = true;
     while (start < end) {
         uint64_t entry = atomic_load(&e->epcm[(start - e->secs.base) / SGX_PAGE_SIZE]), at = start + SGX_PAGE_SIZE;
         int effective = page_prot(entry, prot);
@@ -219,10 +208,11 @@ static void for_runs(struct enclave *e, uint64_t start, uint64_t end, int prot, 
                     fatal("no second view of enclave memory: is RLIMIT_MEMLOCK or vm.max_map_count too low?");
                 sys(__NR_madvise, start, at - start, MADV_DONTFORK);
             }
-            sys(__NR_mprotect, start, at - start, effective);
+            all &= !sys(__NR_mprotect, start, at - start, effective);
         }
         start = at;
     }
+    return all;
 }
 
 /* Makes pages just added visible where the program has mapped the device already. */
@@ -235,6 +225,30 @@ void memory_show(struct enclave *e, uint64_t offset, uint64_t size)
         if (from < to)
             for_runs(e, from, to, (int)e->vma[i].prot, true);
     }
+}
+
+/* The EPCM entries there changed: the program's view follows, unless the enclave is closed; false when the kernel refuses. */
+bool memory_refresh(struct enclave *e, uint64_t offset, uint64_t size)
+{
+    uint64_t start = e->secs.base + offset, end = size < e->secs.size - offset ? start + size : e->secs.base + e->secs.size;
+    bool all = true;
+    if (atomic_load(&e->closed))
+        return true;
+    for (uint32_t i = 0; i < e->vma_count; i++) {
+        uint64_t from = e->vma[i].start > start ? e->vma[i].start : start;
+        uint64_t to = e->vma[i].end < end ? e->vma[i].end : end;
+        if (from < to)
+            all &= for_runs(e, from, to, (int)e->vma[i].prot, false);
+    }
+    return all;
+}
+
+/* Whether an access with this page fault error code is one that the EPCM and the program's mapping allow. */
+bool memory_allows(struct enclave *e, uint64_t address, uint64_t error)
+{
+    uint64_t entry = atomic_load(&e->epcm[(address - e->secs.base) / SGX_PAGE_SIZE]);
+    int need = error & 16 ? PROT_EXEC : error & 2 ? PROT_WRITE : PROT_READ;
+    return !atomic_load(&e->closed) && page_prot(entry, (int)memory_vma_prot(e, address)) & need;
 }
 
 void memory_close(struct enclave *e)
@@ -277,7 +291,7 @@ static long may_map(struct enclave *e, uint64_t start, uint64_t end, int prot)
         uint64_t entry = atomic_load(&e->epcm[(start - base) / SGX_PAGE_SIZE]);
         if (!(entry & EPCM_VALID))
             continue;
-        int most = entry & EPCM_TCS ? PROT_READ | PROT_WRITE : page_prot(entry, 7);
+        int most = entry & EPCM_TCS ? PROT_READ | PROT_WRITE : epcm_prot(entry, 7);
         if (prot & ~most)
             return -EACCES;
     }

@@ -192,19 +192,27 @@ void host_exception(struct thread *t, ucontext_kernel *uc, int vector, uint32_t 
     signal_deliver(t, number, &made, uc);
 }
 
+static bool is_enclu(const uint8_t code[3]) { return code[0] == 0x0f && code[1] == 0x01 && code[2] == 0xd7; }
+
 static bool at_enclu(uint64_t rip)
 {
     uint8_t code[3];
-    return !copy_host(code, (void *)rip, 3) && code[0] == 0x0f && code[1] == 0x01 && code[2] == 0xd7;
+    return !copy_host(code, (void *)rip, 3) && is_enclu(code);
+}
+
+/* The instruction at RIP of a thread inside: by the library's view, as its page may have been evicted meanwhile. */
+static void code_at(struct enclave *e, uint64_t rip, uint8_t code[3])
+{
+    if (rip - e->secs.base >= e->secs.size)
+        copy_host(code, (void *)rip, 3);
+    else if (memory_read(e, rip, code, 3))
+        memory_read(e, rip, code, 2); /* the last bytes of the last page */
 }
 
 /* I/O instructions fault as invalid opcodes inside an enclave (SDM vol. 3D, "Illegal Instructions"). */
-static bool at_io(uint64_t rip)
+static bool is_io(const uint8_t code[3])
 {
-    uint8_t code[3] = {0};
     int i = 0;
-    if (copy_host(code, (void *)rip, 3))
-        return false;
     while (i < 2 && (code[i] == 0x66 || code[i] == 0xf2 || code[i] == 0xf3))
         i++;
     return (code[i] >= 0xe4 && code[i] <= 0xe7) || (code[i] >= 0xec && code[i] <= 0xef) ||
@@ -217,7 +225,16 @@ static void fault_inside(struct thread *t, siginfo_t *info, ucontext_kernel *uc)
     struct sigcontext *r = &uc->uc_mcontext;
     struct exit_event event = {(int)r->trapno, (uint32_t)r->err, 0};
 
-    if ((event.vector == VECTOR_UD || event.vector == VECTOR_GP) && at_enclu(r->rip)) {
+    uint8_t code[3] = {0};
+    lock(&g.memory_lock);
+    if (event.vector == VECTOR_PF && r->cr2 - t->enclave->secs.base < t->enclave->secs.size && paging_fault(t->enclave, r->cr2, r->err)) {
+        unlock(&g.memory_lock);
+        return;
+    }
+    if (event.vector == VECTOR_UD || event.vector == VECTOR_GP)
+        code_at(t->enclave, r->rip, code);
+    unlock(&g.memory_lock);
+    if ((event.vector == VECTOR_UD || event.vector == VECTOR_GP) && is_enclu(code)) {
         enclu_inside(t, uc);
         return;
     }
@@ -226,7 +243,7 @@ static void fault_inside(struct thread *t, siginfo_t *info, ucontext_kernel *uc)
         event.address = r->cr2;
         if (memory_page(e, r->cr2, EPCM_VALID)) /* the page is there: the EPCM or the program's mapping says no */
             event.error |= memory_page(e, r->cr2, EPCM_TCS) ? 1 | SGX_PF_SGX : 1;
-    } else if (event.vector == VECTOR_GP && at_io(r->rip)) {
+    } else if (event.vector == VECTOR_GP && is_io(code)) {
         event.vector = VECTOR_UD;
         event.error = 0;
     } else if (event.vector == VECTOR_BP) {

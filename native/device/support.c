@@ -42,7 +42,7 @@ void unlock(_Atomic uint32_t *word)
         sys(__NR_futex, word, 129 /* FUTEX_WAKE_PRIVATE */, 1);
 }
 
-void fatal(const char *what)
+void note(const char *what)
 {
     static const char prefix[] = "strongroom-processor: ";
     size_t size = 0;
@@ -51,6 +51,11 @@ void fatal(const char *what)
     sys(__NR_write, 2, prefix, sizeof prefix - 1);
     sys(__NR_write, 2, what, size);
     sys(__NR_write, 2, "\n", 1);
+}
+
+void fatal(const char *what)
+{
+    note(what);
     for (;;)
         sys(__NR_exit_group, 125);
 }

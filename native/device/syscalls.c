@@ -232,6 +232,11 @@ void syscall_trapped(struct thread *t, siginfo_t *info, ucontext_kernel *uc)
     case __NR_exit:
         if (t)
             thread_leave(t);
+        if ((uint32_t)sys(__NR_gettid, 0) == g.pid) {
+            g.exit_status = (int32_t)r->rdi;
+            g.leader_left = true;
+        }
+        epc_thread_nudge();
         ret = again(r);
         break;
     case __NR_execve: case __NR_execveat:

@@ -66,13 +66,14 @@ bool tamper_fault(uint64_t address, uint64_t error)
     lock(&g.memory_lock);
     if (!enclave_touches(page_down(address), SGX_PAGE_SIZE, &e) || !(atomic_load(&e->flags) & ENCLAVE_INITIALIZED))
         goto out;
+    if (!atomic_load(&e->closed)) { /* open to the program: paged in for it, or opened meanwhile */
+        handled = address - e->secs.base < e->secs.size && paging_fault(e, address, error);
+        goto out;
+    }
     uint32_t prot = memory_vma_prot(e, address);
     bool write = error & 2, fetch = error & 16;
     if (fetch || !(prot & (write ? PROT_WRITE : PROT_READ)) || !memory_page(e, address, EPCM_VALID))
         goto out;
-    handled = true;
-    if (!atomic_load(&e->closed))
-        goto out; /* opened meanwhile: the instruction runs again */
     disabled = write && g.flags & INJECT_TAMPER_DISABLE && !(atomic_fetch_or(&e->flags, ENCLAVE_LOST) & ENCLAVE_LOST);
     handled = sys(__NR_mmap, page_down(address), SGX_PAGE_SIZE, PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == (long)page_down(address);

@@ -13,6 +13,7 @@
 #include <linux/signal.h>
 #include <asm/sgx.h>
 #include <asm/sigcontext.h>
+#include <asm/stat.h>
 #include <asm/ucontext.h>
 #include <asm/unistd.h>
 #include <linux/fcntl.h>
@@ -55,6 +56,11 @@ void lock(_Atomic uint32_t *word);
 void unlock(_Atomic uint32_t *word);
 /* One line to descriptor 2, then exit_group(125). For the library's own fatal errors only. */
 __attribute__((noreturn)) void fatal(const char *what);
+void note(const char *what); /* the line alone */
+/* Calls fn(argument) on another stack (processor/entry.S). */
+long call_on_stack(uint64_t stack_top, long (*fn)(void *), void *argument);
+/* A thread of this process that runs `fn` on its own stack; its number, or -errno. */
+long thread_clone(uint64_t stack_top, void (*fn)(void));
 
 static inline uint64_t page_down(uint64_t a) { return a & ~(SGX_PAGE_SIZE - 1); }
 static inline uint64_t page_up(uint64_t a) { return page_down(a + SGX_PAGE_SIZE - 1); }
@@ -70,6 +76,16 @@ void measure_ecreate(struct sha256 *s, const struct sgx_secs *secs);
 void measure_eadd(struct sha256 *s, uint64_t offset, const struct sgx_secinfo *secinfo);
 void measure_eextend_page(struct sha256 *s, uint64_t offset, const void *page);
 
+/* ---- paging's cipher (processor/aesgcm.c) ---- */
+struct gcm_key { uint8_t words[19 * 16]; } __attribute__((aligned(16)));
+bool gcm_available(void);
+void gcm_key_set(struct gcm_key *key, const uint8_t bytes[16]);
+/* One page; `iv` 12 bytes, `aad` 32, `tag` 16. On a stack in secret memory only: plaintext may spill. */
+void gcm_page_seal(const struct gcm_key *key, const uint8_t iv[12], const uint8_t aad[32], const void *page, void *cipher,
+                   uint8_t tag[16]);
+bool gcm_page_open(const struct gcm_key *key, const uint8_t iv[12], const uint8_t aad[32], const void *cipher,
+                   const uint8_t tag[16], void *page);
+
 /* ---- enclaves ---- */
 #define ENCLAVES_MAX 256
 #define EPCM_VALID   0x001ull
@@ -78,6 +94,9 @@ void measure_eextend_page(struct sha256 *s, uint64_t offset, const void *page);
 #define EPCM_X       0x008ull
 #define EPCM_TCS     0x010ull
 #define EPCM_EXEC    0x020ull /* backed by the sealed executable memfd */
+#define EPCM_OUT     0x040ull /* evicted */
+#define EPCM_REST    0x080ull /* in the EPC, closed to the program to see whether it is used */
+#define EPCM_SEALED_FLAGS (EPCM_VALID | EPCM_R | EPCM_W | EPCM_X | EPCM_TCS | EPCM_EXEC) /* what an evicted page is bound to */
 #define EPCM_ADDRESS 0x0000fffffffff000ull /* the library's own view of the page */
 
 struct enclave_vma { uint64_t start, end; uint32_t prot; }; /* what the program mapped of the device */
@@ -99,13 +118,17 @@ struct enclave {
     struct sgx_secs secs;
     struct sha256 measurement;
     _Atomic uint64_t *epcm;        /* one word a page, sparse */
-    uint64_t pages;                /* EPC pages charged */
+    uint64_t pages, exist;         /* EPC pages charged; pages that exist, evicted ones too */
     struct extent data, exec;      /* where the next pages of each kind go */
     _Atomic uint32_t closed;       /* idle: the program's mappings are without rights (device/tamper.c) */
     uint32_t abort_pages;          /* pages of ones that stand in the program's mappings meanwhile */
     uint64_t close_last, close_cost, close_credit; /* time stamp counter */
     uint64_t hint[2];              /* pages that the ioctl under way still brings: data, executable */
     uint64_t refused_secret;       /* pages that got ordinary memory for lack of RLIMIT_MEMLOCK */
+    uint64_t serial;               /* of this process's enclaves, never the same twice */
+    struct cluster *cluster, *clusters; /* device/paging.c: by offset in secret memory; those in use */
+    uint64_t cluster_size;
+    uint8_t *store;                /* evicted pages: ciphertext and tags, in ordinary memory */
     struct extent held[4096];      /* all extents, for the unmapping */
     uint32_t held_count;
     struct enclave_vma vma[VMAS_MAX];
@@ -147,13 +170,37 @@ struct global {
     _Atomic uint32_t production; /* an enclave that is not DEBUG was initialised */
     uint64_t memlock_left;       /* bytes of secret memory that RLIMIT_MEMLOCK still allows; under memory_lock */
     bool fsgsbase, secret_memory, memlock_limited;
+    bool leader_left;              /* the first thread has left by exit(2), with this status */
+    int32_t exit_status;
+    _Atomic uint32_t thread_left;
     struct action action[65];
     struct enclave *enclave[ENCLAVES_MAX];
     _Atomic uint32_t enclave_count;
 };
 extern struct global g;
 
+/* device/epc.c: the quota */
+#define CLUSTER_PAGES 16u
+struct epc_slot *epc_own(void);
 long epc_charge(struct enclave *e, uint64_t pages);
+void epc_return(struct enclave *e, uint64_t pages);
+void epc_demand(int64_t pages);
+bool epc_backing_take(uint64_t pages);
+void epc_backing_return(uint64_t pages);
+void epc_thread_start(void);
+void epc_thread_nudge(void);
+void epc_forget(void);
+__attribute__((noreturn)) void epc_thread(void);
+uint64_t clock_ns(void);
+/* device/paging.c: eviction and reload */
+bool paging_start(struct enclave *e);
+uint64_t paging_evict(uint64_t pages);
+long paging_in(struct enclave *e, uint64_t offset);
+void paging_added(struct enclave *e, uint64_t offset);
+void paging_removed(struct enclave *e, uint64_t offset);
+bool paging_fault(struct enclave *e, uint64_t address, uint64_t error);
+void paging_release(struct enclave *e);
+void paging_forget(void);
 /* device/memory.c: an enclave's pages. Lengths are bytes, offsets from the enclave's base. */
 void *memory_add(struct enclave *e, uint64_t offset, uint64_t epcm_flags);
 void memory_hint(struct enclave *e, uint64_t pages, bool exec);
@@ -167,9 +214,12 @@ void memory_show(struct enclave *e, uint64_t offset, uint64_t size);
 uint64_t memory_shared(uint64_t size, uint64_t at, bool want_secret, bool *secret);
 /* The library's own view of a page with at least these EPCM flags; 0 when there is none. */
 void *memory_page(struct enclave *e, uint64_t address, uint64_t need);
+/* Caller holds g.memory_lock; pages that are out come in. */
 long memory_read(struct enclave *e, uint64_t address, void *to, size_t size);
 long memory_write(struct enclave *e, uint64_t address, const void *from, size_t size);
 
+bool memory_refresh(struct enclave *e, uint64_t offset, uint64_t size);
+bool memory_allows(struct enclave *e, uint64_t address, uint64_t error);
 void memory_close(struct enclave *e);
 void memory_open(struct enclave *e, bool remap);
 uint32_t memory_vma_prot(struct enclave *e, uint64_t address);

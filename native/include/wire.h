@@ -67,15 +67,28 @@ struct rpc_event_message { uint64_t enclave_id; uint32_t kind, reserved; };
 
 #define EPC_MAGIC 0x30435045474e5253ull
 #define EPC_SLOTS 240
+struct epc_slot {
+    _Atomic uint32_t asked;        /* pages that others ask for; a futex */
+    _Atomic uint32_t ordinary;     /* pages reserved without secret memory, for lack of it or of RLIMIT_MEMLOCK */
+    _Atomic uint64_t used, peak;   /* pages in the EPC now, and at most */
+    _Atomic uint64_t demand, most_demand; /* pages that exist, evicted ones too */
+    _Atomic uint64_t backing;      /* evicted now */
+    _Atomic uint64_t evicted, loaded; /* pages, since the process started */
+    _Atomic uint64_t paging_ns;
+    uint64_t reserved[7];
+};
+SGX_SIZE(struct epc_slot, 128);
 struct epc_shared {
     uint64_t magic;
     uint64_t total_pages;
     _Atomic uint64_t used_pages;
-    uint64_t reserved[5];
-    /* `ordinary`: pages reserved without secret memory, for lack of it or of RLIMIT_MEMLOCK */
-    struct { _Atomic uint32_t pid; _Atomic uint32_t ordinary; _Atomic uint64_t used; } slot[EPC_SLOTS];
+    uint64_t backing_total;        /* room for evicted pages: the VM's memory */
+    _Atomic uint64_t backing_used;
+    _Atomic uint32_t freed;        /* counts evictions for others; a futex */
+    uint32_t reserved[5];
+    struct epc_slot slot[EPC_SLOTS];
 };
-SGX_SIZE(struct epc_shared, 64 + 16 * EPC_SLOTS);
+SGX_SIZE(struct epc_shared, 64 + 128 * EPC_SLOTS);
 
 /* Injector to library, on the tracee's stack at its first instruction. */
 #define INJECT_MAGIC 0x544a4e49u

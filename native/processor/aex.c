@@ -140,6 +140,7 @@ void aex(struct thread *t, ucontext_kernel *uc, const struct exit_event *event)
     bool exinfo = e->secs.miscselect & SGX_MISC_EXINFO;
     struct sgx_gprsgx gpr;
 
+    lock(&g.memory_lock);
     memory_read(e, e->secs.base + gpr_at, &gpr, sizeof gpr); /* URSP, URBP as EENTER left them */
     uint64_t ursp = gpr.ursp, urbp = gpr.urbp;
     gpr.rax = r->rax; gpr.rcx = r->rcx; gpr.rdx = r->rdx; gpr.rbx = r->rbx;
@@ -156,6 +157,7 @@ void aex(struct thread *t, ucontext_kernel *uc, const struct exit_event *event)
         memory_write(e, e->secs.base + gpr_at - sizeof info, &info, sizeof info);
     }
     state_save(e, frame_offset(e, tcs, tcs->cssa), (uint8_t *)r->fpstate);
+    unlock(&g.memory_lock);
 
     r->rax = SGX_ERESUME;
     r->rbx = t->tcs_address;
@@ -209,23 +211,20 @@ static struct exit_event enter(struct thread *t, ucontext_kernel *uc, bool resum
             failed = (struct exit_event){VECTOR_PF, SGX_PF_SGX | 7, frame + i * SGX_PAGE_SIZE};
             goto fail;
         }
-    uint64_t gpr_at = e->secs.base + gpr_offset(e, tcs, index), fs, gs;
-    struct sgx_gprsgx gpr;
-    memory_read(e, gpr_at, &gpr, sizeof gpr);
+    uint64_t gpr_at = e->secs.base + gpr_offset(e, tcs, index), fs = e->secs.base + tcs->ofsbase, gs = e->secs.base + tcs->ogsbase;
+    const uint64_t host_stack[2] = {r->rsp, r->rbp};
+    struct sgx_gprsgx gpr; /* read for ERESUME only, which runs on a stack in secret memory */
+    lock(&g.memory_lock);
+    bool good = !resume || (!memory_read(e, gpr_at, &gpr, sizeof gpr) && !((int64_t)gpr.rip >> 47 || (int64_t)gpr.fsbase >> 47 ||
+                            (int64_t)gpr.gsbase >> 47) && state_restore(e, frame - e->secs.base, (uint8_t *)r->fpstate));
+    if (good)
+        good = !memory_write(e, gpr_at + offsetof(struct sgx_gprsgx, ursp), host_stack, sizeof host_stack);
+    unlock(&g.memory_lock);
+    if (!good)
+        goto fail;
     if (resume) {
-        if ((int64_t)gpr.rip >> 47 || (int64_t)gpr.fsbase >> 47 || (int64_t)gpr.gsbase >> 47 ||
-            !state_restore(e, frame - e->secs.base, (uint8_t *)r->fpstate))
-            goto fail;
         fs = gpr.fsbase;
         gs = gpr.gsbase;
-    } else {
-        fs = e->secs.base + tcs->ofsbase;
-        gs = e->secs.base + tcs->ogsbase;
-    }
-    gpr.ursp = r->rsp;
-    gpr.urbp = r->rbp;
-    memory_write(e, gpr_at, &gpr, sizeof gpr);
-    if (resume) {
         r->rax = gpr.rax; r->rcx = gpr.rcx; r->rdx = gpr.rdx; r->rbx = gpr.rbx;
         r->rsp = gpr.rsp; r->rbp = gpr.rbp; r->rsi = gpr.rsi; r->rdi = gpr.rdi;
         r->r8 = gpr.r8; r->r9 = gpr.r9; r->r10 = gpr.r10; r->r11 = gpr.r11;

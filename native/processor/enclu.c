@@ -13,7 +13,10 @@ static bool inside_elrange(struct enclave *e, uint64_t address, uint64_t size, u
 /* An operand is read or written where the enclave's own page permissions allow it; else #PF there. */
 static bool operand_read(struct enclave *e, uint64_t address, void *to, size_t size, struct exit_event *fault)
 {
-    if (memory_page(e, address, EPCM_VALID | EPCM_R) && !memory_read(e, address, to, size))
+    lock(&g.memory_lock);
+    bool good = memory_page(e, address, EPCM_VALID | EPCM_R) && !memory_read(e, address, to, size);
+    unlock(&g.memory_lock);
+    if (good)
         return true;
     *fault = (struct exit_event){VECTOR_PF, 4, address};
     return false;
@@ -21,7 +24,10 @@ static bool operand_read(struct enclave *e, uint64_t address, void *to, size_t s
 
 static bool operand_write(struct enclave *e, uint64_t address, const void *from, size_t size, struct exit_event *fault)
 {
-    if (memory_page(e, address, EPCM_VALID | EPCM_W) && !memory_write(e, address, from, size))
+    lock(&g.memory_lock);
+    bool good = memory_page(e, address, EPCM_VALID | EPCM_W) && !memory_write(e, address, from, size);
+    unlock(&g.memory_lock);
+    if (good)
         return true;
     *fault = (struct exit_event){VECTOR_PF, 6, address};
     return false;

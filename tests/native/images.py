@@ -44,8 +44,13 @@ def _thread_page(base: int) -> bytes:
     return struct.pack("<7Q", *words).ljust(PAGE, b"\0")
 
 
-def build_image(out: Path, nssa: int = 3, unmeasured: bool = False) -> bytes:
-    """Write ``out``; the MRENCLAVE. ``unmeasured`` adds one page of data that EEXTEND does not see."""
+HEAP = 0x1000000
+"""Where the pages of ``heap_pages`` begin."""
+
+
+def build_image(out: Path, nssa: int = 3, unmeasured: bool = False, heap_pages: int = 0) -> bytes:
+    """Write ``out``; the MRENCLAVE. ``unmeasured`` adds one page of data that EEXTEND does not see, ``heap_pages``
+    that many zero pages."""
     pages: dict[int, tuple[int, bytes | None]] = {}
     with (BUILD / "enclave.elf").open("rb") as file:
         elf = ELFFile(file)
@@ -68,6 +73,8 @@ def build_image(out: Path, nssa: int = 3, unmeasured: bool = False) -> bytes:
         for offset in sorted(pages):
             flags, content = pages[offset]
             writer.add_page(offset, flags, content)
+        for page in range(heap_pages):
+            writer.add_page(HEAP + page * PAGE, REG | R | W, None)
         if unmeasured:
             writer.add_page(0x800000, REG | R | W, b"\x01" * PAGE, measured=False)
         return writer.mrenclave()

@@ -138,11 +138,13 @@ def test_portable_sha256_agrees(machine: Machine) -> None:
 
 
 def test_quota(tmp_path: Path, machine: Machine) -> None:
-    """A VM whose EPC is too small: ENOMEM, and every page is given back."""
-    with package_server(epc_pages=30) as server:
+    """A VM whose EPC does not hold the pages that cannot be evicted (SECS, TCSs): ENOMEM, and all is given back."""
+    with package_server(epc_pages=images.THREADS) as server:
         command = [str(images.BUILD / "host"), "call", str(machine.image), str(machine.signature)]
         done = server.run(command)
         assert (done.returncode, done.stdout) == (1, b"add: ENOMEM\n")
+        server.join()
+        assert server.epc.used_pages() == 0
 
 
 @pytest.mark.parametrize("program", [["/bin/echo", "a b"], ["/bin/sh", "-c", "echo a b"]])

@@ -23,7 +23,7 @@ from pathlib import Path
 if __name__ == "__main__":  # the source tree without an installed package
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from strongroom.machine.epc import Epc
+from strongroom.machine.epc import Epc, Usage
 from strongroom.machine.leaf import Identity
 from strongroom.machine.package import Package
 from strongroom.machine.rpc import Event, serve_connection
@@ -37,6 +37,8 @@ class PackageServer:
     package: Package
     epc: Epc
     events: list[tuple[Event, Identity]] = field(default_factory=list)
+    last_usage: Usage | None = None
+    """Of the process that ended last."""
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def connect(self) -> tuple[socket.socket, int]:
@@ -51,6 +53,7 @@ class PackageServer:
                     ours, self.package, slot, lambda event, who: self.events.append((event, who))
                 )
             finally:
+                self.last_usage = self.epc.usage(slot)
                 self.epc.give_back(slot)
 
         thread = threading.Thread(target=serve, daemon=True, name=f"package-{slot}")
@@ -89,11 +92,13 @@ class PackageServer:
 
 
 @contextlib.contextmanager
-def package_server(kind: str = "run", sgx2: bool = False, epc_pages: int = 16384) -> Iterator[PackageServer]:
+def package_server(
+    kind: str = "run", sgx2: bool = False, epc_pages: int = 16384, backing_pages: int | None = None
+) -> Iterator[PackageServer]:
     """A fresh package in a temporary folder, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="strongroom-test-") as folder:
         package = Package.manufacture(folder, kind, sgx2, epc_pages)  # type: ignore[arg-type]
-        epc = Epc(epc_pages)
+        epc = Epc(epc_pages, backing_pages)
         try:
             yield PackageServer(package, epc)
         finally:

@@ -150,12 +150,12 @@ def test_a_stopped_vm_runs_nothing(command: Command, image: Path) -> None:
 def test_epc_exhausted_is_named(command: Command, image: Path, tmp_path: Path) -> None:
     project = command.home.parent / "big"
     subprocess.run(["cp", "-r", str(image), str(project)], check=True)
-    (project / "build" / "enclave.json").write_text(json.dumps({"epc_size": 100 << 20}))
+    (project / "build" / "enclave.json").write_text(json.dumps({"epc_size": 10 << 30}))
     done = command("run", str(project))
     assert done.returncode == 125
     assert done.stderr == (
-        "strongroom: the enclave needs 100 MiB of EPC; 56 of 56 MiB are free in VM default (Standard_DC2s_v2): "
-        "`strongroom vm resize default Standard_DC4s_v2`\n"
+        "strongroom: the enclave needs 10240 MiB; VM default (Standard_DC2s_v2) has 56 MiB of EPC and 8 GiB of memory "
+        "for what is evicted: `strongroom vm resize default Standard_DC4s_v2`\n"
     )
     assert command("vm", "resize", "default", "Standard_DC4s_v2").returncode == 0
     assert command("run", str(project), "--", "exit", "0").returncode == 0

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json as _json
+import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from strongroom.errors import StrongroomError
+
+if TYPE_CHECKING:
+    from strongroom.machine.launch import Spawned
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +44,25 @@ def register(app: typer.Typer) -> None:
         if given[:1] == ["--"]:
             del given[0]
         try:
-            return launch.run(vm, directory, given, forced=level, as_json=json)
+            return launch.run(vm, directory, given, forced=level, as_json=json, on_end=partial(_paged, json))
         except StrongroomError as error:
             complain(str(error))
             return launch.FAILED
+
+
+def _paged(as_json: bool, spawned: Spawned, seconds: float) -> None:
+    """One more line on standard error, where the run paged."""
+    from strongroom.vm import paging
+
+    told = spawned.paging
+    if not told["evicted"]:
+        return
+    if as_json:
+        facts = told | {"seconds": round(seconds, 3)}
+        size = paging.holding(told["epc_demand_pages"], spawned.size)
+        print(_json.dumps(facts | {"size_that_holds_it": size and size.name}), file=sys.stderr, flush=True)
+        return
+    text = paging.sentence(
+        told["evicted"], told["paging_microseconds"] / 1e6, seconds, told["epc_demand_pages"], spawned.size
+    )
+    print(f"strongroom: {text}", file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
 """The page cache as a quota: counters that the processes of one VM share (`struct epc_shared`, native/include).
 
-A process's library adds to ``used_pages`` and to its slot; the daemon gives a dead process's slot back. What lies
+A process's library adds to the counters and to its slot; the daemon gives a dead process's slot back. What lies
 here was written by guests: every value read is bounded.
 """
 
@@ -13,18 +13,36 @@ import mmap
 import os
 import struct
 import threading
+from dataclasses import dataclass
 
 from strongroom.machine.linux import Atomic
 
 MAGIC = 0x30435045474E5253
 SLOT_COUNT = 240
-SIZE = 4096
 PAGE_SIZE = 4096
-_HEADER = struct.Struct("<QQQ40x")
-_SLOT = struct.Struct("<IIQ")
+_HEADER = struct.Struct("<QQQQQI20x")
+_SLOT = struct.Struct("<IIQQQQQQQQ56x")
+SIZE = -(-(_HEADER.size + SLOT_COUNT * _SLOT.size) // PAGE_SIZE) * PAGE_SIZE
 assert _HEADER.size == 64
-assert _SLOT.size == 16
-assert _HEADER.size + SLOT_COUNT * _SLOT.size <= SIZE
+assert _SLOT.size == 128
+# Offsets in the header and in a slot of what the daemon counts back.
+_TOTAL, _USED, _BACKING_TOTAL, _BACKING_USED = 8, 16, 24, 32
+_SLOT_USED, _SLOT_BACKING = 8, 40
+_BOUND = 2**62
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one process did with the EPC, by its own count. Pages of 4096 bytes; ``seconds`` went into paging."""
+
+    used: int
+    peak: int
+    """Most pages in the EPC at once."""
+    demand: int
+    """Most pages that existed at once: an EPC of that size holds it without paging."""
+    evicted: int
+    loaded: int
+    seconds: float
 
 
 class EpcFull(Exception):
@@ -34,8 +52,10 @@ class EpcFull(Exception):
 class Epc:
     """The counters of one VM. ``descriptor`` is handed to processes; its size is sealed."""
 
-    def __init__(self, total_pages: int) -> None:
+    def __init__(self, total_pages: int, backing_pages: int | None = None) -> None:
+        """``backing_pages``: room for evicted pages, the VM's memory; None: as much as sixteen times the EPC."""
         self.total_pages = total_pages
+        self.backing_pages = 16 * total_pages if backing_pages is None else backing_pages
         self.descriptor = os.memfd_create("strongroom-epc", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.descriptor, SIZE)
         # Without these a guest could shrink the file and the daemon would die of SIGBUS.
@@ -44,7 +64,7 @@ class Epc:
         )
         self._map = mmap.mmap(self.descriptor, SIZE)
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-        self._map[: _HEADER.size] = _HEADER.pack(MAGIC, total_pages, 0)
+        self._map[: _HEADER.size] = _HEADER.pack(MAGIC, total_pages, 0, self.backing_pages, 0, 0)
         self._atomic = Atomic()
         self._taken: set[int] = set()
         self._lock = threading.Lock()
@@ -55,28 +75,46 @@ class Epc:
             for slot in range(SLOT_COUNT):
                 if slot not in self._taken:
                     self._taken.add(slot)
-                    self._atomic.exchange(self._slot_used(slot), 0)
+                    self._clear(slot)
                     return slot
         raise EpcFull
 
     def give_back(self, slot: int) -> int:
-        """Give a dead process's slot and pages back; returns the pages."""
+        """Give a dead process's slot and pages back; returns the pages that were in the EPC."""
         with self._lock:
             if slot not in self._taken:
                 return 0
-            pages = min(self._atomic.exchange(self._slot_used(slot), 0), self.total_pages)
+            pages = min(self._atomic.exchange(self._at(slot) + _SLOT_USED, 0), self.total_pages)
+            backing = min(self._atomic.exchange(self._at(slot) + _SLOT_BACKING, 0), self.backing_pages)
             if pages:
-                self._atomic.add(self._base + 16, -pages)
-            self._map[_HEADER.size + slot * 16 : _HEADER.size + slot * 16 + 8] = bytes(8)
+                self._atomic.add(self._base + _USED, -pages)
+            if backing:
+                self._atomic.add(self._base + _BACKING_USED, -backing)
+            self._clear(slot)
             self._taken.discard(slot)
-            # A guest may have scribbled on the counter: with nobody left it is zero by definition.
+            # A guest may have scribbled on the counters: with nobody left they are zero by definition.
             if not self._taken:
-                self._atomic.exchange(self._base + 16, 0)
+                self._atomic.exchange(self._base + _USED, 0)
+                self._atomic.exchange(self._base + _BACKING_USED, 0)
             return pages
 
     def used_pages(self) -> int:
         """Pages in use by the counter, never above the total."""
-        return min(self._atomic.add(self._base + 16, 0), self.total_pages)
+        return min(self._atomic.add(self._base + _USED, 0), self.total_pages)
+
+    def usage(self, slot: int) -> Usage:
+        """What the process in ``slot`` did so far."""
+        at = _HEADER.size + slot * _SLOT.size
+        words = _SLOT.unpack(self._map[at : at + _SLOT.size])
+        _, _, used, peak, _, demand, _, evicted, loaded, nanoseconds = (min(word, _BOUND) for word in words)
+        return Usage(
+            min(used, self.total_pages),
+            min(peak, self.total_pages),
+            demand,
+            evicted,
+            loaded,
+            nanoseconds / 1e9,
+        )
 
     def processes(self) -> int:
         """How many slots are taken."""
@@ -86,11 +124,15 @@ class Epc:
     def resize(self, total_pages: int) -> None:
         """Change the total (the VM is not in use)."""
         self.total_pages = total_pages
-        self._atomic.exchange(self._base + 8, total_pages)
+        self._atomic.exchange(self._base + _TOTAL, total_pages)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             os.close(self.descriptor)
 
-    def _slot_used(self, slot: int) -> int:
-        return self._base + _HEADER.size + slot * _SLOT.size + 8
+    def _at(self, slot: int) -> int:
+        return self._base + _HEADER.size + slot * _SLOT.size
+
+    def _clear(self, slot: int) -> None:
+        at = _HEADER.size + slot * _SLOT.size
+        self._map[at : at + _SLOT.size] = bytes(_SLOT.size)

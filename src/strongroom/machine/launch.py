@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signa
 # SIGSTRUCT.ENCLAVEHASH: SDM vol. 3D, table "Layout of Enclave Signature Structure".
 _ENCLAVEHASH_AT = 960
 _SIGSTRUCT_SIZE = 1808
+PAGING = ("epc_peak_pages", "epc_demand_pages", "evicted", "loaded", "paging_microseconds")
+"""Fields of the daemon's last message that tell what a run did with the EPC."""
 _PREPARE_SECONDS = 120.0  # the first run makes the VM `default` and its certificates
 
 
@@ -129,6 +132,7 @@ def _request(
         "environment": [f"{name}={value}" for name, value in environment.items()],
         "epc_pages": _pages(image.facts),
         "timing": int(timing),
+        "pinned_pages": _pinned(image.facts),
         "cwd": os.fspath(image.folder.parent.resolve()),
         "binds": [target for _, target, _ in image.binds],
         "writable": sum(1 << place for place, (_, _, writable) in enumerate(image.binds) if writable),
@@ -139,6 +143,15 @@ def _pages(facts: Mapping[str, Any]) -> int:
     """Pages of EPC that the image takes, where its builder says so; the processor counts in any case."""
     value = facts.get("epc_size", 0)
     return -(-value // 4096) if isinstance(value, int) and 0 <= value < 2**50 else 0
+
+
+def _pinned(facts: Mapping[str, Any]) -> int:
+    """Pages that are never evicted, where the builder says so: the SECS and each thread's TCS."""
+    regions = facts.get("regions")
+    if not isinstance(regions, list):
+        return 0
+    sizes = [one.get("size") for one in regions if isinstance(one, dict) and one.get("pages") == "tcs"]
+    return 1 + sum(size // 4096 for size in sizes if isinstance(size, int) and 0 <= size < 2**50)
 
 
 def _allowed_environment(facts: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
@@ -163,8 +176,11 @@ class Spawned:
         self._lock = threading.Lock()
         self.level = protocol.text(ready, "level", 16)
         self.vm = protocol.text(ready, "vm", 64)
+        self.size = protocol.text(ready, "size", 64)
         self.mrenclave = mrenclave
         self.status: int | None = None
+        self.paging: dict[str, int] = {}
+        """Once it ended: EPC pages at most, needed, evicted and loaded, microseconds that went into it."""
 
     def go(self) -> None:
         """Let it start. Raises Closed."""
@@ -188,6 +204,7 @@ class Spawned:
                 ) from error
             protocol.close_all(descriptors)
             self.status = protocol.number(message, "exit", 0, 255)
+            self.paging = {name: protocol.number(message, name, 0, 2**62, 0) for name in PAGING}
         return self.status
 
     def close(self) -> None:
@@ -257,15 +274,22 @@ def run(
     *,
     forced: str | None = None,
     as_json: bool = False,
+    on_end: Callable[[Spawned, float], None] | None = None,
 ) -> int:
-    """``strongroom run``: the program's exit status (128+n for a signal). Raises StrongroomError for our failures."""
+    """``strongroom run``: the program's exit status (128+n for a signal). Raises StrongroomError for our failures.
+
+    ``on_end`` gets the run, ended, and the seconds that it took.
+    """
     with open_image(build_dir) as image, prepare(image, vm, arguments, forced=forced) as spawned:
         facts = {"level": spawned.level, "vm": spawned.vm, "mrenclave": spawned.mrenclave.hex()}
         line = json.dumps(facts) if as_json else headline(spawned.level, spawned.vm, spawned.mrenclave)
         print(line, file=sys.stderr, flush=True)
+        began = time.monotonic()
         with _forwarding(spawned.signal):
             spawned.go()
             status = spawned.wait()
+        if on_end is not None:
+            on_end(spawned, time.monotonic() - began)
     assert status is not None
     return status
 

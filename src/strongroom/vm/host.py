@@ -91,7 +91,7 @@ class Host:
         chosen = level.choose(self._facts, wanted.level)
         live = self.live.use(wanted.vm)
         try:
-            live.demand(wanted.epc_pages)
+            live.demand(wanted.epc_pages, wanted.pinned_pages)
             protocol.send(
                 client, {"ready": True, "level": chosen, "vm": live.vm.name, "size": live.size.name}
             )
@@ -130,6 +130,7 @@ class Host:
                     "id": live.vm.id,
                     "size": live.size.name,
                     "sgx2": live.size.sgx2,
+                    "slot": line.slot,
                     "folder": os.fspath(live.vm.folder),
                     "cgroup_files": live.limits.files,
                     "affinity": live.limits.affinity,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from strongroom.errors import StrongroomError
 from strongroom.machine import rpc
-from strongroom.machine.epc import Epc, EpcFull
+from strongroom.machine.epc import Epc, EpcFull, Usage
 from strongroom.machine.level import Level
 from strongroom.machine.package import Package
 from strongroom.machine.quoting import QuotingEnclave, serve_quotes
@@ -36,26 +36,37 @@ class LiveVm:
     stops: set[Callable[[], None]] = field(default_factory=set)
     """One for each run; ends it."""
 
-    def demand(self, pages: int) -> None:
-        """Refuse an enclave of ``pages`` where they are not free. Raises EpcExhausted."""
-        used = self.epc.used_pages()
-        if pages <= self.size.epc_pages - used:
+    def demand(self, pages: int, pinned: int = 0) -> None:
+        """Refuse an enclave that not even paging can hold: more of ``pinned`` pages (SECS, TCSs: never evicted) than
+        the EPC has, or more ``pages`` than EPC and the VM's memory together. Raises EpcExhausted."""
+        name, size = self.vm.name, self.size
+        if pinned > size.epc_pages:
+            larger = sizes.smallest_holding(-(-pinned // 256), size.family)
+            step = f"`strongroom vm resize {name} {larger.name}`" if larger else ""
+            raise EpcExhausted(
+                f"the enclave needs {_mib(pinned)} MiB of EPC for pages that cannot be evicted; VM {name} "
+                f"({size.name}) has {size.epc_mib} MiB",
+                step or "make `threads` in its enclave.toml smaller",
+            )
+        room = size.epc_pages + size.memory_pages
+        if pages <= room:
             return
-        name = self.vm.name
-        text = (
-            f"the enclave needs {_mib(pages)} MiB of EPC; {_mib(self.size.epc_pages - used)} of "
-            f"{self.size.epc_mib} MiB are free in VM {name} ({self.size.name})"
+        raise EpcExhausted(
+            f"the enclave needs {_mib(pages)} MiB; VM {name} ({size.name}) has {size.epc_mib} MiB of EPC and "
+            f"{size.memory_gib} GiB of memory for what is evicted",
+            _larger(name, size, pages),
         )
-        # The smallest size that holds it beside what runs there already.
-        larger = sizes.smallest_holding(-(-(pages + used) // 256), self.size.family)
-        steps = []
-        if used and pages <= self.size.epc_pages:
-            steps.append("wait until another program in it ends")
-        if larger is not None:
-            steps.append(f"`strongroom vm resize {name} {larger.name}`")
-        else:
-            steps.append("make `memory` in its enclave.toml smaller, or create a DCsv3 VM")
-        raise EpcExhausted(text, ", or ".join(steps))
+
+
+def _larger(name: str, size: sizes.Size, pages: int) -> str:
+    holding = [
+        one
+        for one in sizes.CATALOGUE
+        if one.family == size.family and one.epc_pages + one.memory_pages >= pages
+    ]
+    if not holding:
+        return "make `memory` in its enclave.toml smaller, or create a DCsv3 VM"
+    return f"`strongroom vm resize {name} {min(holding, key=lambda one: one.epc_mib).name}`"
 
 
 def _mib(pages: int) -> str:
@@ -78,7 +89,13 @@ class LiveVms:
             live = self._live.get(vm.id)
             if live is None:
                 size = sizes.find(vm.size)
-                live = LiveVm(vm, size, lock, Epc(size.epc_pages), limits.apply(self._home, vm.id, size))
+                live = LiveVm(
+                    vm,
+                    size,
+                    lock,
+                    Epc(size.epc_pages, size.memory_pages),
+                    limits.apply(self._home, vm.id, size),
+                )
                 self._live[vm.id] = live
             else:
                 lock.release()
@@ -134,6 +151,15 @@ class PackageLine:
             target=rpc.serve_connection, args=(self._ours, package, self._slot), daemon=True
         )
         self._thread.start()
+
+    @property
+    def slot(self) -> int:
+        """Its place in the EPC's counters."""
+        return self._slot
+
+    def usage(self) -> Usage:
+        """What the process did with the EPC so far."""
+        return self._live.epc.usage(self._slot)
 
     def close(self) -> None:
         """The process is dead: end the thread and give its EPC back."""

@@ -19,7 +19,7 @@ from strongroom.machine.level import Facts, Level
 from strongroom.machine.package import Package
 from strongroom.machine.protocol import Message
 from strongroom.machine.watch import Watch
-from strongroom.vm import view
+from strongroom.vm import paging, view
 from strongroom.vm.live import LiveVm, PackageLine, QuoteLine
 from strongroom.vm.plan import Plan
 from strongroom.vm.progress import RunStatus
@@ -46,6 +46,7 @@ class RunRequest:
     arguments: list[str]
     environment: list[str]
     epc_pages: int
+    pinned_pages: int
     image: list[int]
     channel: int | None
     binds: list[tuple[int, str, bool]]
@@ -77,6 +78,7 @@ class RunRequest:
             arguments=protocol.strings(request, "arguments"),
             environment=environment,
             epc_pages=protocol.number(request, "epc_pages", 0, 2**40, 0),
+            pinned_pages=protocol.number(request, "pinned_pages", 0, 2**40, 0),
             image=descriptors[: len(IMAGE)],
             channel=rest[0] if channel else None,
             binds=[
@@ -207,7 +209,7 @@ class Run:
         finally:
             if self._watch and self._status.program is not None:
                 self._watch.release(self._status.program)
-        protocol.send(client, {"exit": self._status.exit})
+        protocol.send(client, {"exit": self._status.exit} | paging.to_message(self._line.usage()))
 
     def stop(self) -> None:
         """End the run, from another thread."""

@@ -35,6 +35,11 @@ class Size:
         """EPC in pages of 4096 bytes."""
         return self.epc_mib * 256
 
+    @property
+    def memory_pages(self) -> int:
+        """Memory in pages of 4096 bytes: room for what is evicted from the EPC."""
+        return self.memory_gib << 18
+
 
 def _v2(name: str, vcpus: int, memory: int, temp: int, epc: int, disks: int, premium: bool) -> Size:
     return Size(name, "standardDCSv2Family", vcpus, memory, temp, epc, disks,

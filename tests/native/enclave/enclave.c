@@ -50,6 +50,44 @@ static uint64_t raise_fault(uint64_t kind)
     return r;
 }
 
+static uint64_t mixed(uint64_t x)
+{
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+    return x ^ x >> 31;
+}
+
+/* Memory under pressure: patterns written and checked, counters that several threads raise in random order. */
+static uint64_t pages_work(const uint64_t *a)
+{
+    uint64_t bad = 0, random = a[2];
+    for (uint64_t round = 0; round < a[3]; round++)
+        for (uint64_t i = 0; i < a[1]; i++) {
+            uint64_t page = a[4] == PAGES_COUNT ? (random = mixed(random + i + 1)) % a[1] : i;
+            uint64_t *word = (uint64_t *)(a[0] + page * 4096);
+            switch (a[4]) {
+            case PAGES_FILL:
+                for (int w = 0; w < 512; w += 7)
+                    word[w] = mixed(a[2] + page * 512 + (uint64_t)w);
+                break;
+            case PAGES_CHECK: {
+                uint64_t wrong = 0;
+                for (int w = 0; w < 512; w++)
+                    wrong |= word[w] ^ (w % 7 ? 0 : mixed(a[2] + page * 512 + (uint64_t)w));
+                bad += wrong != 0;
+                break;
+            }
+            case PAGES_COUNT:
+                __atomic_fetch_add(word + 1, 1, __ATOMIC_SEQ_CST);
+                break;
+            case PAGES_SUM:
+                bad += word[1];
+                break;
+            }
+        }
+    return bad;
+}
+
 uint64_t enclave_main(uint64_t function, struct call *c)
 {
     current = c;
@@ -85,6 +123,9 @@ uint64_t enclave_main(uint64_t function, struct call *c)
         break;
     case F_POKE:
         c->out = (uint64_t)secret;
+        break;
+    case F_PAGES:
+        c->out = pages_work((const uint64_t *)c->data);
         break;
     case F_SUM:
         c->out = secret[0];

@@ -1,0 +1,35 @@
+"""What a run that paged says at its end: how much went in and out, what it cost, which size would hold it."""
+
+from __future__ import annotations
+
+from strongroom.machine.epc import Usage
+from strongroom.machine.protocol import Message
+from strongroom.vm import sizes
+
+
+def to_message(usage: Usage) -> Message:
+    """The fields of the daemon's last message for a run."""
+    return {
+        "epc_peak_pages": usage.peak,
+        "epc_demand_pages": usage.demand,
+        "evicted": usage.evicted,
+        "loaded": usage.loaded,
+        "paging_microseconds": round(usage.seconds * 1e6),
+    }
+
+
+def holding(demand_pages: int, size_name: str) -> sizes.Size | None:
+    """The smallest size of the same family whose EPC holds ``demand_pages``, else of any; None: none does."""
+    own = sizes.find(size_name)
+    mib = -(-demand_pages // 256)
+    same = sizes.smallest_holding(mib, own.family)
+    return same or min(
+        (one for one in sizes.CATALOGUE if one.epc_mib >= mib), key=lambda one: one.epc_mib, default=None
+    )
+
+
+def sentence(evicted: int, paging_seconds: float, seconds: float, demand_pages: int, size_name: str) -> str:
+    """``evicted 41,212 pages, 4.1 s of 6.0 s; Standard_DC4s_v2 would hold it``. Seconds of several threads add up."""
+    size = holding(demand_pages, size_name)
+    held = f"{size.name} would hold it" if size else "no size would hold it"
+    return f"evicted {evicted:,} pages, {paging_seconds:.1f} s of {seconds:.1f} s; {held}"

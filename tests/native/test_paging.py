@@ -1,0 +1,114 @@
+"""EPC paging: enclaves several times the EPC, threads and processes at once, a hostile kernel with what was evicted."""
+
+from __future__ import annotations
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import images
+import pytest
+from native_machine import Machine
+
+from strongroom.image.signer import KeySigner
+from support.package_server import PackageServer, package_server
+
+pytestmark = pytest.mark.skipif(
+    " aes " not in Path("/proc/cpuinfo").read_text(), reason="this processor has no AES-NI: nothing is paged"
+)
+HEAP_PAGES = 1500
+
+
+class Pager:
+    """The pager program with an enclave of HEAP_PAGES pages of heap."""
+
+    def __init__(self, directory: Path) -> None:
+        images.compile_all()
+        self.image, self.signature = directory / "heap.sgxs", directory / "heap.sig"
+        mrenclave = images.build_image(self.image, heap_pages=HEAP_PAGES)
+        images.sign_image(mrenclave, self.signature, KeySigner.generate())
+
+    def run(
+        self, server: PackageServer, scenario: str, *more: object, options: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[bytes]:
+        words = [scenario, self.image, self.signature, hex(images.HEAP), *more]
+        return server.run([str(images.BUILD / "pager"), *map(str, words)], options, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def pager(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Pager:
+    directory = tmp_path_factory.mktemp("heap")
+    directory.chmod(0o755)
+    return Pager(directory)
+
+
+@pytest.mark.parametrize("options", [(), ("--no-secretmem",), ("--no-fsgsbase",)])
+def test_several_times_the_epc_and_nothing_lost(pager: Pager, options: tuple[str, ...]) -> None:
+    with package_server(epc_pages=400) as server:
+        done = pager.run(server, "walk", HEAP_PAGES, 3, options=options)
+        assert (done.returncode, done.stderr, done.stdout.splitlines()) == (0, b"", [b"bad 0"] * 3)
+        server.join()
+        usage = server.last_usage
+        assert usage is not None and usage.peak <= 400 and usage.demand > HEAP_PAGES
+        assert usage.evicted >= usage.loaded > HEAP_PAGES
+        assert server.epc.used_pages() == 0
+
+
+def test_without_pressure_nothing_is_paged(pager: Pager) -> None:
+    with package_server(epc_pages=4000) as server:
+        assert pager.run(server, "walk", HEAP_PAGES, 1).stdout == b"bad 0\n"
+        server.join()
+        assert server.last_usage is not None and server.last_usage.evicted == 0
+
+
+def test_threads_under_pressure_lose_no_count(pager: Pager) -> None:
+    with package_server(epc_pages=200) as server:
+        done = pager.run(server, "threads", 400, 8, images.THREADS)
+        count = 400 * 8 * images.THREADS
+        assert (done.returncode, done.stderr, done.stdout) == (0, b"", b"sum %d of %d\n" % (count, count))
+
+
+def test_processes_share_what_there_is(pager: Pager) -> None:
+    """Six processes that want six times the EPC: each is served, none holds more than there is, all is given back."""
+    with package_server(epc_pages=900) as server:
+        with ThreadPoolExecutor(6) as pool:
+            runs = [pool.submit(pager.run, server, "walk", 800, 2) for _ in range(6)]
+            for run in runs:
+                done = run.result()
+                assert (done.returncode, done.stderr, done.stdout) == (0, b"", b"bad 0\n" * 2)
+        server.join()
+        assert server.epc.used_pages() == 0
+
+
+def test_what_was_evicted_comes_back_unchanged(pager: Pager) -> None:
+    """The control of the attacks below: the same steps, nothing changed."""
+    with package_server(epc_pages=400) as server:
+        done = pager.run(server, "none", HEAP_PAGES)
+        assert done.stdout.splitlines() == [
+            b"read: function 4 vector 0 bad 0",
+            b"entry: function 4 vector 0 error 0",
+        ]
+
+
+@pytest.mark.parametrize("attack", ["flip", "tag", "swap", "replay"])
+def test_a_changed_page_disables_the_enclave(pager: Pager, attack: str) -> None:
+    with package_server(epc_pages=400) as server:
+        done = pager.run(server, attack, HEAP_PAGES)
+        lines = done.stdout.splitlines()
+        if attack == "replay":
+            assert lines.pop(0) == b"same 0", "the page was evicted anew"
+        assert lines == [
+            b"read: function 3 vector 14 bad 0",
+            b"entry: function 2 vector 14 error 0x8005",
+        ]
+        assert b"does not authenticate" in done.stderr
+        server.join()
+        assert [event.name for event, _ in server.events] == ["DISABLED"]
+
+
+def test_no_room_for_what_is_evicted(pager: Pager) -> None:
+    with package_server(epc_pages=400, backing_pages=300) as server:
+        done = pager.run(server, "walk", HEAP_PAGES, 1)
+        assert (done.returncode, done.stdout) == (1, b"add: ENOMEM\n")
+        server.join()
+        assert server.epc.used_pages() == 0
