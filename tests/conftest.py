@@ -21,6 +21,12 @@ def pytest_configure(config: pytest.Config) -> None:
     # Short, or the paths of sockets in it would not fit sun_path.
     _session_home = tempfile.mkdtemp(prefix="sr-test-")
     os.environ["STRONGROOM_HOME"] = _session_home
+    # pytest's own temporary folders are one tree a user: a second pytest would take our rights to it away.
+    if "PYTEST_DEBUG_TEMPROOT" not in os.environ:
+        temporary = Path(_session_home) / "t"
+        temporary.mkdir()
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(temporary)
+    Path(_session_home).chmod(0o755)
     # No time limit an example: the machine may be busy with something else.
     hypothesis.settings.register_profile("tests", deadline=None)
     hypothesis.settings.load_profile("tests")
