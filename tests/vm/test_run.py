@@ -181,7 +181,7 @@ def test_allowed_host_files_and_no_others(command: Command, image: Path) -> None
     (secret / "in").chmod(0o600)
     for path in (secret, secret / "in"):
         os.chown(path, command.uid, command.uid)
-    facts = {"mounts": [{"path": "/out", "kind": 3, "host": "../mine"}]}
+    facts = {"mounts": [{"path": "/out", "kind": "allowed", "host_path": "../mine"}]}
     (project / "build" / "enclave.json").write_text(json.dumps(facts))
     asked = ["show", str(secret / "in"), "write", str(secret / "out"), "exists", str(command.home)]
     done = command("run", str(project), "--", *asked)

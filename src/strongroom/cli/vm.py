@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,14 +24,14 @@ def _machines() -> Machines:
     from strongroom.vm.manufacture import Fuses
     from strongroom.vm.records import Records
 
-    def release(vm: Vm) -> None:
-        try:
-            client.ask("vm_stop", {"id": vm.id}, start=False)
-        except client.NoDaemon:
-            pass
+    def ask(operation: str, vm: Vm) -> None:
+        with contextlib.suppress(client.NoDaemon):
+            client.ask(operation, {"id": vm.id}, start=False)
 
     home = paths.ensure_home()
-    return Machines(Records(home), Fuses(home), release)
+    return Machines(
+        Records(home), Fuses(home), lambda vm: ask("vm_stop", vm), idle=lambda vm: ask("vm_idle", vm)
+    )
 
 
 def _usage() -> dict[str, Any]:

@@ -22,10 +22,11 @@ from strongroom.machine.protocol import Message
 from strongroom.machine.watch import Watch
 from strongroom.vm import limits
 from strongroom.vm.lifecycle import Machines
-from strongroom.vm.live import LiveVms, PackageLine, QuoteLine
+from strongroom.vm.live import LiveVm, LiveVms, PackageLine, QuoteLine
 from strongroom.vm.manufacture import Fuses
+from strongroom.vm.pool import DELAY_SECONDS, Pool
 from strongroom.vm.records import Records, Vm
-from strongroom.vm.runs import Run, RunRequest
+from strongroom.vm.runs import Run, RunRequest, isolated
 
 IDLE_SECONDS = 900.0
 LOG_BYTES = 1 << 20
@@ -41,8 +42,9 @@ class Host:
         self._spawner = spawner
         self._spawner_lock = threading.Lock()
         self._started = time.time()
-        self.machines = Machines(Records(home), Fuses(home), self._release)
+        self.machines = Machines(Records(home), Fuses(home), self._release, idle=self._idle)
         self.live = LiveVms(home, self.machines)
+        self.pool = Pool(self._waiting, self.live.stay, self.live.leave)
         self.watch = Watch(_foreign_tracer) if facts.privileged else None
         self.server: Server | None = None
 
@@ -52,12 +54,17 @@ class Host:
             "stop": self.stop,
             "usage": self.usage,
             "vm_stop": self.vm_stop,
+            "vm_idle": self.vm_idle,
             "run": self.run,
             "exec": self.exec,
         }
 
     def _release(self, vm: Vm) -> None:
         self.live.stop(vm.id)
+        self.pool.drop(vm.id)
+
+    def _idle(self, vm: Vm) -> None:
+        self.pool.drop(vm.id)
 
     def status(self, client: socket.socket, _request: Message, _descriptors: list[int]) -> None:
         answer = {
@@ -66,6 +73,7 @@ class Host:
             "seconds": int(time.time() - self._started),
             "level": level.best(self._facts),
             "runs": self.live.runs,
+            "waiting_loaders": self.pool.count,
             "debugger_watch": bool(self.watch and self.watch.available),
             "debuggers_refused": self.watch.killed if self.watch else 0,
         }
@@ -82,8 +90,14 @@ class Host:
 
     def vm_stop(self, client: socket.socket, request: Message, _descriptors: list[int]) -> None:
         """Ends the runs of the VM with the number ``id`` (its name may have been given to another since)."""
-        ended = self.live.stop(protocol.number(request, "id", 1, 2**62))
+        number = protocol.number(request, "id", 1, 2**62)
+        ended = self.live.stop(number)
+        self.pool.drop(number)
         protocol.send(client, {"ended": ended})
+
+    def vm_idle(self, client: socket.socket, request: Message, _descriptors: list[int]) -> None:
+        """Ends what only waits in the VM with the number ``id``: somebody wants to change it."""
+        protocol.send(client, {"ended": self.pool.drop(protocol.number(request, "id", 1, 2**62))})
 
     def run(self, client: socket.socket, request: Message, descriptors: list[int]) -> None:
         """An enclave image in a VM: the whole life of ``strongroom run``."""
@@ -99,16 +113,33 @@ class Host:
             answer, extra = protocol.receive(client)
             protocol.close_all(extra)
             protocol.text(answer, "op", 16)
-            package = Package.open(live.vm.folder / "run")
-            run = Run(live, chosen, self._facts, package, self._home, wanted, self._spawn, self.watch)
+            # A loader that waits has seen no file of the host: what the manifest allows needs one of its own.
+            waits = isolated(chosen, self._facts) and not wanted.binds
+            run = self.pool.take(live, chosen) if waits else None
+            if run is not None and not run.hand_over(wanted):
+                run.close()
+                run = None
+            if run is None:
+                run = self._run(live, chosen, wanted)
             live.stops.add(run.stop)
             try:
+                if waits:
+                    self.pool.want(live, chosen, DELAY_SECONDS)
                 run.follow(client)
             finally:
                 live.stops.discard(run.stop)
                 run.close()
+                if waits and not run.stopped:
+                    self.pool.want(live, chosen)
         finally:
             self.live.leave(live)
+
+    def _run(self, live: LiveVm, chosen: level.Level, wanted: RunRequest | None) -> Run:
+        package = Package.open(live.vm.folder / "run")
+        return Run(live, chosen, self._facts, package, self._home, wanted, self._spawn, self.watch)
+
+    def _waiting(self, live: LiveVm, chosen: level.Level) -> Run:
+        return self._run(live, chosen, None)
 
     def exec(self, client: socket.socket, request: Message, _descriptors: list[int]) -> None:
         """A line to the VM's ``exec`` package, for as long as the client stays connected."""
@@ -204,6 +235,7 @@ def main() -> int:
         server.serve()
     finally:
         host.live.stop(None)
+        host.pool.close()
         spawner.close()
         process.wait()
         limits.clean_up(home)

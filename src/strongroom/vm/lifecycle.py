@@ -59,8 +59,8 @@ Release = Callable[[Vm], None]
 class Machines:
     """The VMs of one STRONGROOM_HOME.
 
-    ``release`` ends every process in a VM (it asks the daemon); ``on_step`` is told the name of each step before it
-    is taken (progress, and the tests' crashes).
+    ``release`` ends every process in a VM (it asks the daemon), ``idle`` those that only wait there. ``on_step`` is
+    told the name of each step before it is taken (progress, and the tests' crashes).
     """
 
     def __init__(
@@ -69,10 +69,12 @@ class Machines:
         manufacturer: Manufacturer,
         release: Release,
         on_step: Callable[[str], None] = lambda step: None,
+        idle: Release = lambda vm: None,
     ) -> None:
         self.records = records
         self._manufacturer = manufacturer
         self._release = release
+        self._idle = idle
         self._step = on_step
 
     def create(self, name: str, size_name: str = sizes.DEFAULT_SIZE) -> Vm:
@@ -201,6 +203,9 @@ class Machines:
         """Hold the VM's lock while changing it; with ``force`` what runs in it is ended first."""
         vm = self.records.get(name)
         lock = self.records.lock(vm.id, exclusive=not may_run)
+        if lock is None and not force:
+            self._idle(vm)
+            lock = self.records.lock(vm.id, exclusive=not may_run)
         if lock is None and force:
             self._release(vm)
             deadline = time.monotonic() + 10

@@ -102,6 +102,13 @@ class LiveVms:
             live.users += 1
             return live
 
+    def stay(self, live: LiveVm) -> None:
+        """One more user of a VM that is in use. Raises VmInUse where its last one has just left."""
+        with self._lock:
+            if self._live.get(live.vm.id) is not live:
+                raise VmInUse(f"VM {live.vm.name} is not in use any more", "use it again")
+            live.users += 1
+
     def leave(self, live: LiveVm) -> None:
         with self._lock:
             live.users -= 1

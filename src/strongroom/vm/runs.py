@@ -89,6 +89,22 @@ class RunRequest:
             timing=bool(protocol.number(request, "timing", 0, 1, 0)),
         )
 
+    def words(self) -> list[str]:
+        """The loader's options."""
+        words = ["--timing"] if self.timing else []
+        for variable in self.environment:
+            words += ["--env", variable]
+        return words
+
+    def rest(self) -> list[str]:
+        """What follows the loader's options: the program's arguments."""
+        return ["--", *self.arguments]
+
+
+def isolated(level: Level, facts: Facts) -> bool:
+    """Whether a run at ``level`` has namespaces and a file view of its own."""
+    return level is not Level.FAITHFUL and facts.namespaces
+
 
 def is_debug(sig: int) -> bool:
     """Whether the SIGSTRUCT in file ``sig`` is of a DEBUG enclave (which opens to debuggers)."""
@@ -102,7 +118,10 @@ def is_debug(sig: int) -> bool:
 
 
 class Run:
-    """A run from spawn to end. ``stop`` ends it from any thread."""
+    """A run from spawn to end. ``stop`` ends it from any thread.
+
+    Without a request its loader waits, all made ready, for one to be handed over; ``ready`` tells when it does.
+    """
 
     def __init__(
         self,
@@ -111,18 +130,26 @@ class Run:
         facts: Facts,
         package: Package,
         home: Path,
-        request: RunRequest,
+        request: RunRequest | None,
         spawn: Callable[[Message, list[int]], None],
         watch: Watch | None,
     ) -> None:
-        self._watch = watch if level is Level.SEALED and not is_debug(request.image[4]) else None
+        debug = request is not None and is_debug(request.image[4])
+        self._watch = watch if level is Level.SEALED and not debug else None
         self._status = RunStatus(self._watch.protect) if self._watch else RunStatus()
         self._line = PackageLine(live, package)
         self._quotes: QuoteLine | None = None
         self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.stopped = False
+        self.ready = False
+        self.waiting: socket.socket | None = None
+        """While it waits for a request: the loader says here that it does, and gets it here."""
         try:
             self._quotes = QuoteLine(package, home, level)
-            self._start(live, level, facts, request, spawn)
+            if request is None:
+                self._start_waiting(live, level, facts, spawn)
+            else:
+                self._start(live, level, facts, request, spawn)
         except BaseException:
             self.close()
             raise
@@ -135,26 +162,92 @@ class Run:
         request: RunRequest,
         spawn: Callable[[Message, list[int]], None],
     ) -> None:
+        assert self._quotes is not None
+        # Numbers in the program: 0 1 2 stdio, 3 sgxs, 4 sig, 5 pack, 6 rpc, 7 epc, 8 quote, 9 channel.
+        passed = [
+            *request.image,
+            self._line.theirs.fileno(),
+            live.epc.descriptor,
+            self._quotes.theirs.fileno(),
+        ]
+        loader = ["--fd-sgxs", "3", "--fd-sig", "4", "--fd-pack", "5", "--quote-fd", "8"]
+        if request.channel is not None:
+            loader += ["--channel-fd", "9"]
+            passed.append(request.channel)
+        self._spawn(live, level, facts, spawn, passed, (6, 7), loader + request.words(), request)
+
+    def _start_waiting(
+        self, live: LiveVm, level: Level, facts: Facts, spawn: Callable[[Message, list[int]], None]
+    ) -> None:
+        assert self._quotes is not None
+        self.waiting, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.waiting.setblocking(False)
+        self.waiting.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * protocol.MAX_MESSAGE)
+        lines = [self._line.theirs.fileno(), live.epc.descriptor, self._quotes.theirs.fileno()]
+        with theirs, open(os.devnull, "r+b", buffering=0) as nothing:
+            passed = [nothing.fileno()] * 3 + lines + [theirs.fileno()]
+            words = ["--quote-fd", "5", "--wait-fd", "6"]
+            self._spawn(live, level, facts, spawn, passed, (3, 4), words, None)
+
+    def look(self) -> None:
+        """While it waits: take what has arrived. Sets ``ready``. Raises SpawnFailed."""
+        self._status.poll()
+        if self.waiting is not None and not self.ready:
+            try:
+                self.ready = bool(self.waiting.recv(1))
+            except BlockingIOError:
+                pass
+
+    @property
+    def sockets(self) -> list[int]:
+        """What to ``look`` at when it is readable, while it waits."""
+        found = [self._status.sock.fileno()]
+        if self.waiting is not None and not self.ready:
+            found.append(self.waiting.fileno())
+        return found
+
+    @property
+    def over(self) -> bool:
+        return self._status.exit is not None
+
+    def hand_over(self, request: RunRequest) -> bool:
+        """Give a waiting loader its image; false where it is not there any more."""
+        assert self.waiting is not None
+        if self._watch is not None and is_debug(request.image[4]) and self._status.program is not None:
+            self._watch.release(self._status.program)
+            self._watch = None
+        descriptors = [*request.image, *([] if request.channel is None else [request.channel])]
+        message = b"".join(os.fsencode(word) + b"\0" for word in [*request.words(), *request.rest()])
+        try:
+            with self.waiting as sock:
+                sock.setblocking(True)
+                socket.send_fds(sock, [message], descriptors)
+        except OSError:
+            return False
+        finally:
+            self.waiting = None
+        return True
+
+    def _spawn(
+        self,
+        live: LiveVm,
+        level: Level,
+        facts: Facts,
+        spawn: Callable[[Message, list[int]], None],
+        passed: list[int],
+        lines: tuple[int, int],
+        words: list[str],
+        request: RunRequest | None,
+    ) -> None:
+        """Start injector and loader with the descriptors ``passed``; ``lines``: those of rpc and epc among them."""
         native = paths.native("strongroom-inject").parent
         paths.native("strongroom-loader")
-        isolate = level is not Level.FAITHFUL and facts.namespaces
+        isolate = isolated(level, facts)
         seen = view.NATIVE if isolate else os.fspath(native)
-        # Numbers in the program: 0 1 2 stdio, 3 sgxs, 4 sig, 5 pack, 6 rpc, 7 epc, then quote and channel.
-        passed = [*request.image, self._line.theirs.fileno(), live.epc.descriptor]
-        loader = [f"{seen}/strongroom-loader", "--fd-sgxs", "3", "--fd-sig", "4", "--fd-pack", "5"]
-        if self._quotes is not None:
-            loader += ["--quote-fd", str(len(passed))]
-            passed.append(self._quotes.theirs.fileno())
-        if request.channel is not None:
-            loader += ["--channel-fd", str(len(passed))]
-            passed.append(request.channel)
-        if request.timing:
-            loader.append("--timing")
-        for variable in request.environment:
-            loader += ["--env", variable]
-        if request.arguments:
-            loader += ["--", *request.arguments]
-        inject = [f"{seen}/strongroom-inject", "--rpc-fd", "6", "--epc-fd", "7", "--level", level]
+        rpc, epc = (str(number) for number in lines)
+        inject = [f"{seen}/strongroom-inject", "--rpc-fd", rpc, "--epc-fd", epc, "--level", level]
+        rest = request.rest() if request is not None else []
+        loader = [f"{seen}/strongroom-loader", *words, *rest]
         if live.size.sgx2:
             inject.append("--sgx2")
         if facts.privileged and isolate:
@@ -164,7 +257,7 @@ class Run:
         # Looked up again in the run's own namespace: by the same user's rights, so nothing is gained by a swap.
         binds = [
             view.Bind(os.readlink(f"/proc/self/fd/{number}"), target, not writable)
-            for number, target, writable in request.binds
+            for number, target, writable in (request.binds if request is not None else [])
         ]
         plan = Plan(
             hostname=live.vm.name,
@@ -176,7 +269,7 @@ class Run:
             user_namespace=isolate and not facts.privileged,
             uid=uid,
             lock_memory=level is Level.SEALED,
-            cwd="/" if isolate and not binds else request.cwd,
+            cwd="/" if request is None or (isolate and not binds) else request.cwd,
             binds=binds if isolate else [],
             cgroup_files=live.limits.files,
             affinity=live.limits.affinity,
@@ -213,11 +306,14 @@ class Run:
 
     def stop(self) -> None:
         """End the run, from another thread."""
+        self.stopped = True
         with contextlib.suppress(OSError):
             os.write(self._stop_write, b".")
 
     def close(self) -> None:
         """The run is over or ends now."""
+        if self.waiting is not None:
+            self.waiting.close()
         self._status.kill()
         self._await_end()
         self._status.close()
