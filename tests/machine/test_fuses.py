@@ -167,3 +167,18 @@ def test_new_owner_changes_only_the_epoch() -> None:
     fuses = burn()
     assert replace(fuses.new_owner(), owner_epoch=fuses.owner_epoch) == fuses
     assert fuses.new_owner().owner_epoch != fuses.owner_epoch
+
+
+def test_microcode_up_and_down() -> None:
+    """The history stays in order; rolled back and up again leads to the same CPUSVN, hence to the same keys."""
+    fuses = burn()
+    assert fuses.microcode == 1
+    up = fuses.with_microcode(2).with_microcode(5)
+    assert up.cpu_svns == tuple(bytes([svn] * 16) for svn in (1, 2, 5))
+    down = up.with_microcode(2)
+    assert (down.microcode, down.cpu_svns) == (2, up.cpu_svns[:2])
+    assert down.with_microcode(5) == up
+    assert up.with_microcode(5) == up
+    for svn in (0, 256, -1):
+        with pytest.raises(FusesError):
+            fuses.with_microcode(svn)

@@ -49,6 +49,8 @@ class Verified:
     kind: Kind | None
     """``run`` or ``exec`` for a software package, None for anything else."""
     level: Level | None
+    microcode: int | None = None
+    """The microcode's SVN on a software platform (TCB component 2)."""
 
     def facts(self) -> dict[str, Any]:
         """For printing."""
@@ -61,6 +63,7 @@ class Verified:
             "fmspc": self.fmspc.hex().upper(),
             "kind": self.kind,
             "level": self.level,
+            "microcode": self.microcode,
             "mrenclave": self.report.mrenclave.hex(),
             "mrsigner": self.report.mrsigner.hex(),
             "product": self.report.isv_prod_id,
@@ -240,7 +243,7 @@ def _verified(quote: Quote, claims: dict[str, Any], root: Root, at: datetime) ->
         advisories = tuple(str(name) for name in tcb["advisory_ids"])
         pck = claims["platform"]["pck"]
         fmspc = bytes(pck["fmspc"])
-        first_svn = int(pck["cpu_svn"][0])
+        first_svn, second_svn = (int(svn) for svn in pck["cpu_svn"][:2])
     except (KeyError, IndexError, TypeError, ValueError):
         raise VerificationError("the verifier's claims lack what is needed") from None
     kind = None if root.is_intel else kind_of(fmspc)
@@ -248,4 +251,5 @@ def _verified(quote: Quote, claims: dict[str, Any], root: Root, at: datetime) ->
     if kind is not None:
         # An SVN between two named ones counts as the lower.
         level = next((name for name, svn in LEVEL_SVN.items() if first_svn >= svn), "faithful")
-    return Verified(quote.body, root, at, status, advisories, fmspc, kind, level)
+    microcode = None if kind is None else second_svn
+    return Verified(quote.body, root, at, status, advisories, fmspc, kind, level, microcode)

@@ -64,7 +64,7 @@ def register(app: typer.Typer) -> None:
         typer.echo(f"genuine under {named.name} ({origin}) at {facts['at']}")
         for name in ("mrenclave", "mrsigner", "product", "svn", "report_data", "fmspc", "tcb_status"):
             typer.echo(f"  {name:<12} {facts[name]}")
-        for name in ("kind", "level"):
+        for name in ("kind", "level", "microcode"):
             if facts[name] is not None:
                 typer.echo(f"  {name:<12} {facts[name]}")
         if verified.advisory_ids:

@@ -170,8 +170,10 @@ def _register_looking(group: typer.Typer) -> None:
     def show(name: Name, json: Json = False) -> None:
         """All about one VM."""
         from strongroom.cli._output import print_json
+        from strongroom.machine.package import Package
 
-        facts = _facts(_machines().records.get(name), _usage())
+        vm = _machines().records.get(name)
+        facts = _facts(vm, _usage()) | {"microcode": Package.open(vm.folder / "run").fuses.microcode}
         if json:
             print_json(facts)
             return
@@ -212,6 +214,35 @@ def _register_changing(group: typer.Typer) -> None:
     ) -> None:
         """Give a VM another size of its family."""
         _told(_machines().resize(name, size), "resized", json)
+
+    @group.command(epilog="Example: `strongroom vm microcode clinic --svn 2 --recovery`")
+    def microcode(
+        name: Name,
+        svn: Annotated[int, typer.Option("--svn", min=1, max=255, help="1 when a VM is made.")],
+        recovery: Annotated[
+            bool,
+            typer.Option("--recovery", help="Publish that older microcode is out of date, for every VM."),
+        ] = False,
+        json: Json = False,
+    ) -> None:
+        """Rehearse a TCB recovery: load newer microcode into a VM, or roll it back.
+
+        What was sealed before still opens; what is sealed since does not after a rollback. Quotes state the SVN as TCB
+        component 2. `--recovery` makes this SVN the one that the TCB info asks for (`--svn 1` takes that back).
+        """
+        from strongroom import paths
+        from strongroom.cli._output import print_json
+        from strongroom.machine.pki import publish_recovery
+
+        vm = _machines().microcode(name, svn)
+        if recovery:
+            publish_recovery(paths.home(), svn)
+        if json:
+            print_json(_facts(vm, {}) | {"microcode": svn, "recovery": recovery})
+        else:
+            typer.echo(
+                f"{name}: microcode {svn}" + (", older is out of date from now on" if recovery else "")
+            )
 
     @group.command(epilog="Example: `strongroom vm delete clinic`")
     def delete(name: Name, force: Force = False, json: Json = False) -> None:

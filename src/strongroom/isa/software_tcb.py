@@ -19,11 +19,15 @@ PCE_ID: Final = bytes(2)
 PCE_SVN: Final = 1
 
 LEVEL_SVN: Final[dict[Level, int]] = {"sealed": 3, "separated": 2, "faithful": 1}
-"""SVN of TCB component 1. The other fifteen components are 0."""
+"""SVN of TCB component 1. Component 2 is that of the microcode; the other fourteen are 0."""
+FIRST_MICROCODE: Final = 1
+"""The microcode's SVN in a package that was just made."""
 
 ADVISORY_EXEC: Final = "STRONGROOM-EXEC"
 ADVISORY_SEPARATED: Final = "STRONGROOM-SEPARATED"
 ADVISORY_FAITHFUL: Final = "STRONGROOM-FAITHFUL"
+ADVISORY_MICROCODE: Final = "STRONGROOM-MICROCODE"
+"""Microcode older than what a rehearsed TCB recovery asks for."""
 LEVEL_ADVISORY: Final[dict[Level, str | None]] = {
     "sealed": None,
     "separated": ADVISORY_SEPARATED,

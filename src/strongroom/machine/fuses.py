@@ -84,6 +84,18 @@ class Fuses:
             raise FusesError("the CPUSVN is at its highest", "create a new VM")
         return replace(self, cpu_svns=(*self.cpu_svns, bytes(part + 1 for part in self.cpu_svn)))
 
+    @property
+    def microcode(self) -> int:
+        """The SVN of the microcode, as the TCB info counts it: the lowest component of the CPUSVN."""
+        return min(self.cpu_svn)
+
+    def with_microcode(self, svn: int) -> Fuses:
+        """The fuses with microcode ``svn`` loaded: newer, or, rolled back, older. Raises FusesError."""
+        if not 1 <= svn <= 255:
+            raise FusesError(f"{svn} is no SVN of microcode", "write a number from 1 to 255")
+        older = tuple(old for old in self.cpu_svns if max(old) < svn)
+        return replace(self, cpu_svns=(*older, bytes([svn] * 16))).checked()
+
     def new_owner(self) -> Fuses:
         """The fuses after a change of OWNEREPOCH: the owner's sealed data can no longer be opened."""
         return replace(self, owner_epoch=os.urandom(16))

@@ -86,6 +86,10 @@ class Package:
         """Raise the CPUSVN: older keys stay derivable, those of a later one are not. Raises FusesError."""
         self._change(self._fuses.microcode_update())
 
+    def load_microcode(self, svn: int) -> None:
+        """Microcode ``svn`` from now on: newer, or rolled back to an older one. Raises FusesError."""
+        self._change(self._fuses.with_microcode(svn))
+
     def resize_epc(self, epc_pages: int) -> None:
         """Another EPC size, as when a VM changes its size. Raises FusesError."""
         self._change(replace(self._fuses, epc_pages=epc_pages).checked())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from strongroom.errors import StrongroomError
 from strongroom.isa import dcap
 from strongroom.isa.software_tcb import (
     ADVISORY_EXEC,
+    ADVISORY_MICROCODE,
+    FIRST_MICROCODE,
     FMSPC,
     LEVEL_ADVISORY,
     LEVEL_SVN,
@@ -55,6 +57,7 @@ TCB_DATE = "2026-01-01T00:00:00Z"
 TCB_EVALUATION_NUMBER = 1
 
 AUTHORITY_FILE = "authority.json"
+RECOVERY_FILE = "tcb-recovery.json"
 PCK_FILE = "pck.json"
 
 
@@ -187,26 +190,37 @@ def sgx_extension(ppid: bytes, components: bytes, pce_svn: int, pce_id: bytes, f
     )
 
 
-def tcb_components(level: Level) -> bytes:
-    """The 16 TCB component SVNs of a platform at ``level``."""
-    return bytes([LEVEL_SVN[level]]) + bytes(dcap.TCB_COMPONENT_COUNT - 1)
+def tcb_components(level: Level, microcode: int = FIRST_MICROCODE) -> bytes:
+    """The 16 TCB component SVNs of a platform at ``level`` with ``microcode``."""
+    return bytes([LEVEL_SVN[level], microcode]) + bytes(dcap.TCB_COMPONENT_COUNT - 2)
 
 
-def tcb_levels(kind: Kind) -> list[dict[str, Any]]:
-    """``tcbLevels`` of the TCB info, best first."""
+def tcb_levels(kind: Kind, microcode: int = FIRST_MICROCODE) -> list[dict[str, Any]]:
+    """``tcbLevels`` of the TCB info, best first; microcode below ``microcode`` is out of date."""
+    found = _tcb_levels_with(kind, microcode, outdated=False)
+    if microcode > FIRST_MICROCODE:
+        found += _tcb_levels_with(kind, FIRST_MICROCODE, outdated=True)
+    return found
+
+
+def _tcb_levels_with(kind: Kind, microcode: int, *, outdated: bool) -> list[dict[str, Any]]:
     found = []
     for level in LEVEL_SVN:
         advisories = [] if kind == "run" else [ADVISORY_EXEC]
         named = LEVEL_ADVISORY[level]
         if named:
             advisories.append(named)
+        status = "ConfigurationNeeded" if advisories else ""
+        if outdated:
+            status = "OutOfDate" + status
+            advisories.append(ADVISORY_MICROCODE)
         entry: dict[str, Any] = {
             "tcb": {
-                "sgxtcbcomponents": [{"svn": svn} for svn in tcb_components(level)],
+                "sgxtcbcomponents": [{"svn": svn} for svn in tcb_components(level, microcode)],
                 "pcesvn": PCE_SVN,
             },
             "tcbDate": TCB_DATE,
-            "tcbStatus": "ConfigurationNeeded" if advisories else "UpToDate",
+            "tcbStatus": status or "UpToDate",
         }
         if advisories:
             entry["advisoryIDs"] = advisories
@@ -256,6 +270,28 @@ def _read_private(path: Path) -> dict[str, Any]:
     return value
 
 
+def recovered_microcode(folder: Path) -> int:
+    """What a rehearsed TCB recovery asks for; FIRST_MICROCODE where there was none. Raises StrongroomError."""
+    path = folder / RECOVERY_FILE
+    try:
+        value = json.loads(path.read_text())["microcode"]
+    except FileNotFoundError:
+        return FIRST_MICROCODE
+    except (OSError, ValueError, KeyError, TypeError):
+        value = None
+    if not isinstance(value, int) or not FIRST_MICROCODE <= value <= 255:
+        raise StrongroomError(f"{path} is damaged", "rehearse the recovery again, or remove it")
+    return value
+
+
+def publish_recovery(home: Path, microcode: int) -> None:
+    """From now on this installation's TCB info calls older microcode out of date; it may be taken back as well."""
+    path = private_directory(home / "pki") / RECOVERY_FILE
+    path.unlink(missing_ok=True)
+    if microcode > FIRST_MICROCODE:
+        _write_once(path, json.dumps({"microcode": microcode}))
+
+
 @dataclass(frozen=True)
 class Authority:
     """The installation's root, its processor CA and its TCB signer, with their keys."""
@@ -266,6 +302,8 @@ class Authority:
     processor: x509.Certificate
     signing_key: ec.EllipticCurvePrivateKey
     signing: x509.Certificate
+    microcode: int = FIRST_MICROCODE
+    """What the TCB info asks for: raised by a rehearsed TCB recovery."""
 
     @classmethod
     def make(cls, now: datetime) -> Authority:
@@ -289,7 +327,7 @@ class Authority:
         path = folder / AUTHORITY_FILE
         if not path.exists():
             _write_once(path, cls.make(now or datetime.now(UTC)).to_json())
-        authority = cls.from_json(path, _read_private(path))
+        authority = replace(cls.from_json(path, _read_private(path)), microcode=recovered_microcode(folder))
         public = folder / "root.pem"
         if not public.exists():
             _write_once(public, _pem(authority.root))
@@ -336,12 +374,18 @@ class Authority:
         return _pem(self.root)
 
     def pck_chain(
-        self, key: ec.EllipticCurvePublicKey, ppid: bytes, kind: Kind, level: Level, now: datetime
+        self,
+        key: ec.EllipticCurvePublicKey,
+        ppid: bytes,
+        kind: Kind,
+        level: Level,
+        now: datetime,
+        microcode: int = FIRST_MICROCODE,
     ) -> bytes:
         """A fresh PCK certificate for ``key`` with its chain: PEM of leaf, processor CA, root."""
         begin = (now - BACKDATE).replace(microsecond=0)
         begin = max(begin, self.processor.not_valid_before_utc)
-        extension = sgx_extension(ppid, tcb_components(level), PCE_SVN, PCE_ID, FMSPC[kind])
+        extension = sgx_extension(ppid, tcb_components(level, microcode), PCE_SVN, PCE_ID, FMSPC[kind])
         leaf = _certificate(
             CN_PCK, key, CN_PROCESSOR, self.processor_key, begin, begin + LEAF_LIFE, None, extension
         )
@@ -370,6 +414,7 @@ class Authority:
         members of Intel's ``sgx_ql_qve_collateral_t`` version 3 as JSON tools write them (binary as hex)."""
         issued = at.astimezone(UTC).replace(microsecond=0)
         until = issued + life
+        evaluation = TCB_EVALUATION_NUMBER + self.microcode - FIRST_MICROCODE
         issue_date, next_update = (moment.strftime("%Y-%m-%dT%H:%M:%SZ") for moment in (issued, until))
         tcb_info = _compact(
             {
@@ -380,8 +425,8 @@ class Authority:
                 "fmspc": FMSPC[kind].hex().upper(),
                 "pceId": PCE_ID.hex(),
                 "tcbType": 0,
-                "tcbEvaluationDataNumber": TCB_EVALUATION_NUMBER,
-                "tcbLevels": tcb_levels(kind),
+                "tcbEvaluationDataNumber": evaluation,
+                "tcbLevels": tcb_levels(kind, self.microcode),
             }
         )
         qe_identity = _compact(
@@ -390,7 +435,7 @@ class Authority:
                 "version": 2,
                 "issueDate": issue_date,
                 "nextUpdate": next_update,
-                "tcbEvaluationDataNumber": TCB_EVALUATION_NUMBER,
+                "tcbEvaluationDataNumber": evaluation,
                 "miscselect": "00000000",
                 "miscselectMask": QE_MISCSELECT_MASK.hex().upper(),
                 "attributes": QE_ATTRIBUTES.hex().upper(),

@@ -57,7 +57,12 @@ class QuotingEnclave:
         self.level: Level = "faithful" if package.kind == "exec" else level
         pck = provision(home, package.directory, package.kind)
         chain = Authority.open(home).pck_chain(
-            pck.key.public_key(), pck.ppid, package.kind, self.level, now or datetime.now(UTC)
+            pck.key.public_key(),
+            pck.ppid,
+            package.kind,
+            self.level,
+            now or datetime.now(UTC),
+            package.fuses.microcode,
         )
         self._identity = Identity(
             attributes=QE_ATTRIBUTE_FLAGS,

@@ -29,6 +29,8 @@ TRANSITIONS: dict[tuple[str, State], State] = {
     ("restart", State.RUNNING): State.RUNNING,
     ("resize", State.RUNNING): State.RUNNING,
     ("resize", State.STOPPED): State.STOPPED,
+    ("microcode", State.RUNNING): State.RUNNING,
+    ("microcode", State.STOPPED): State.STOPPED,
     ("use", State.RUNNING): State.RUNNING,
     ("delete", State.CREATING): State.DELETING,
     ("delete", State.RUNNING): State.DELETING,
@@ -51,6 +53,8 @@ class Manufacturer(Protocol):
     def manufacture(self, folder: Path, name: str, size: sizes.Size) -> None: ...
 
     def resize(self, folder: Path, size: sizes.Size) -> None: ...
+
+    def microcode(self, folder: Path, svn: int) -> None: ...
 
 
 Release = Callable[[Vm], None]
@@ -168,6 +172,13 @@ class Machines:
             self._manufacturer.resize(vm.folder, new)
             self._step("record")
             return self.records.update(vm, size=new.name)
+
+    def microcode(self, name: str, svn: int) -> Vm:
+        """Load microcode ``svn``, newer or older, as at a start of the machine. Raises VmInUse, StrongroomError."""
+        with self._exclusively("microcode", name, force=False) as vm:
+            self._step("packages")
+            self._manufacturer.microcode(vm.folder, svn)
+            return vm
 
     def delete(self, name: str, *, force: bool = False) -> None:
         """Remove a VM and all that is in it, whatever state a crash left it in. Raises VmInUse unless ``force``."""

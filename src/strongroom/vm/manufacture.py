@@ -23,6 +23,11 @@ class Fuses:
             Package.manufacture(folder / kind, kind, sgx2=size.sgx2, epc_pages=size.epc_pages)
             provision(self._home, folder / kind, kind)
 
+    def microcode(self, folder: Path, svn: int) -> None:
+        """Both packages get microcode ``svn``. Raises StrongroomError."""
+        for part in ("run", "exec"):
+            Package.open(folder / part).load_microcode(svn)
+
     def resize(self, folder: Path, size: Size) -> None:
         """The fuses stay; the EPC changes. Raises StrongroomError."""
         for part in ("run", "exec"):

@@ -15,6 +15,7 @@ memory = "24M"
 args = true
 [files]
 "/data" = "encrypted:release:data"
+"/own" = "encrypted:sealed:mrenclave:own"
 "/sealed" = "encrypted:sealed:sealed"
 """
 
