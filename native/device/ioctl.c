@@ -114,8 +114,8 @@ static bool tcs_start(struct sgx_tcs *t)
 static long add_page(struct enclave *e, uint64_t offset, const uint8_t *src, const struct sgx_secinfo *secinfo, bool measure)
 {
     _Alignas(64) uint8_t page[SGX_PAGE_SIZE];
-    uint64_t flags = (secinfo->flags & 7) << 1;
     bool tcs = (secinfo->flags & SGX_SECINFO_TYPE) == SGX_SECINFO_TCS;
+    uint64_t flags = (secinfo->flags & 7) << 1 | (tcs ? EPCM_MAX_R | EPCM_MAX_W : (secinfo->flags & 7) << 48);
 
     if (atomic_load(&e->epcm[offset / SGX_PAGE_SIZE]) & EPCM_VALID)
         return -EBUSY;
@@ -257,9 +257,13 @@ long device_ioctl(int fd, uint32_t command, void *argument)
         ret = ioctl_provision(e, argument);
         break;
     case SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS:
+        ret = ioctl_restrict(e, argument);
+        break;
     case SGX_IOC_ENCLAVE_MODIFY_TYPES:
+        ret = ioctl_types(e, argument);
+        break;
     case SGX_IOC_ENCLAVE_REMOVE_PAGES:
-        ret = -ENODEV; /* what Linux answers on a processor without SGX2 */
+        ret = ioctl_remove(e, argument);
         break;
     default:
         ret = -ENOTTY;

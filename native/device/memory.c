@@ -52,20 +52,11 @@ static void ordinary_count(struct enclave *e, uint64_t pages)
 
 void memory_hint(struct enclave *e, uint64_t pages, bool exec) { e->hint[exec] = pages; }
 
-/* A page of backing for `offset`, charged and entered in the EPCM; the library's view of it, or an error. */
-void *memory_add(struct enclave *e, uint64_t offset, uint64_t epcm_flags)
+uint64_t memory_backing(struct enclave *e, bool exec)
 {
-    bool exec = epcm_flags & EPCM_X, secret;
-    bool debug = e->secs.attributes & SGX_ATTR_DEBUG; /* open to gdb: ordinary memory */
+    bool secret, debug = e->secs.attributes & SGX_ATTR_DEBUG; /* open to gdb: ordinary memory */
     struct extent *extent = exec ? &e->exec : &e->data;
 
-    if (epc_charge(e, 1))
-        return (void *)-(long)ENOMEM;
-    long ret = paging_in(e, offset); /* a cluster is in the EPC or out of it as a whole */
-    if (ret) {
-        epc_return(e, 1);
-        return (void *)ret;
-    }
     if (extent->used == extent->size) {
         uint64_t size = e->hint[exec] * SGX_PAGE_SIZE;
         if (size < EXTENT_SIZE && !g.memlock_limited)
@@ -73,45 +64,54 @@ void *memory_add(struct enclave *e, uint64_t offset, uint64_t epcm_flags)
         if (size < 16 * SGX_PAGE_SIZE)
             size = 16 * SGX_PAGE_SIZE;
         uint64_t base = e->held_count < sizeof e->held / sizeof e->held[0] ? memory_shared(size, 0, !exec && !debug, &secret) : 0;
-        if (!base) {
-            epc_return(e, 1);
-            return (void *)-(long)ENOMEM;
-        }
+        if (!base)
+            return 0;
         sys(__NR_madvise, base, size, MADV_DONTFORK);
         sys(__NR_madvise, base, size, MADV_DONTDUMP);
         if (exec && e->hint[1] > 1) /* all of it will be filled: one call in place of a fault a page */
             sys(__NR_madvise, base, e->hint[1] * SGX_PAGE_SIZE, 23 /* MADV_POPULATE_WRITE */);
         if (!exec && !secret && !debug)
             ordinary_count(e, size / SGX_PAGE_SIZE);
-        *extent = (struct extent){base, size, 0, exec};
+        *extent = (struct extent){base, size, 0, exec, false};
         e->held[e->held_count++] = *extent;
     }
     uint64_t view = extent->base + extent->used;
     extent->used += SGX_PAGE_SIZE;
     if (e->hint[exec])
         e->hint[exec]--;
+    return view;
+}
+
+/* A page of backing for `offset`, charged and entered in the EPCM; the library's view of it, or an error. */
+void *memory_add(struct enclave *e, uint64_t offset, uint64_t epcm_flags)
+{
+    bool exec = epcm_flags & EPCM_X;
+    if (epc_charge(e, 1))
+        return (void *)-(long)ENOMEM;
+    long ret = paging_in(e, offset); /* a cluster is in the EPC or out of it as a whole */
+    uint64_t before = atomic_load(&e->epcm[offset / SGX_PAGE_SIZE]) & EPCM_ADDRESS; /* of a page removed from there */
+    uint64_t view = ret ? 0 : before && !exec ? before : memory_backing(e, exec);
+    if (!view) {
+        epc_return(e, 1);
+        return (void *)(ret ? ret : -(long)ENOMEM);
+    }
     atomic_store(&e->epcm[offset / SGX_PAGE_SIZE], view | epcm_flags | EPCM_VALID | (exec ? EPCM_EXEC : 0));
     epc_demand(1);
     e->exist++;
+    for (uint32_t i = 0; (epcm_flags & (EPCM_X | EPCM_W)) == (EPCM_X | EPCM_W) && i < e->held_count; i++)
+        e->held[i].written |= view - e->held[i].base < e->held[i].size;
     if (!(epcm_flags & EPCM_TCS)) /* a TCS stays: a thread may be about to enter by it */
         paging_added(e, offset);
     return (void *)view;
 }
 
-/* After EINIT the executable pages are no longer written, by nobody. */
+/* After EINIT the executable pages are no longer written, by nobody; one that is writable keeps its extent so. */
 void memory_seal(struct enclave *e)
 {
-    for (uint32_t i = 0; i < e->held_count; i++) {
-        if (!e->held[i].exec)
-            continue;
-        bool writable = false; /* a page that is writable and executable keeps its extent writable */
-        for (uint64_t p = 0; p < e->secs.size / SGX_PAGE_SIZE && !writable; p++) {
-            uint64_t entry = atomic_load(&e->epcm[p]), at = entry & EPCM_ADDRESS;
-            writable = (entry & EPCM_W) && at >= e->held[i].base && at < e->held[i].base + e->held[i].size;
-        }
-        if (!writable)
+    for (uint32_t i = 0; i < e->held_count; i++)
+        if (e->held[i].exec && !e->held[i].written)
             sys(__NR_mprotect, e->held[i].base, e->held[i].size, PROT_READ);
-    }
+    e->exec.used = e->exec.size; /* what comes later gets an extent that can still be written */
 }
 
 void memory_release(struct enclave *e)
@@ -137,7 +137,7 @@ void *memory_page(struct enclave *e, uint64_t address, uint64_t need)
     if (offset >= e->secs.size || !e->epcm)
         return NULL;
     uint64_t entry = atomic_load(&e->epcm[offset / SGX_PAGE_SIZE]);
-    if ((entry & need) != need)
+    if ((entry & need) != need || entry & EPCM_BLOCKING)
         return NULL;
     return (void *)(entry & EPCM_ADDRESS);
 }
@@ -183,7 +183,7 @@ static int epcm_prot(uint64_t entry, int prot)
            prot;
 }
 
-static int page_prot(uint64_t entry, int prot) { return entry & (EPCM_OUT | EPCM_REST) ? 0 : epcm_prot(entry, prot); }
+static int page_prot(uint64_t entry, int prot) { return entry & (EPCM_OUT | EPCM_REST | EPCM_BLOCKING) ? 0 : epcm_prot(entry, prot); }
 
 /* Calls `each` for every run of pages in [start, end) that one mapping call can serve; false when one was refused. */
 static bool for_runs(struct enclave *e, uint64_t start, uint64_t end, int prot, bool map)
@@ -243,6 +243,16 @@ bool memory_refresh(struct enclave *e, uint64_t offset, uint64_t size)
     return all;
 }
 
+/* Nothing of the program's mapping of the device is left there but the range. */
+void memory_hide(struct enclave *e, uint64_t offset, uint64_t size)
+{
+    uint64_t start = e->secs.base + offset;
+    for (uint32_t i = 0; i < e->vma_count; i++)
+        for (uint64_t at = start; at < start + size; at += SGX_PAGE_SIZE)
+            if (at >= e->vma[i].start && at < e->vma[i].end)
+                sys(__NR_mmap, at, SGX_PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
 /* Whether an access with this page fault error code is one that the EPCM and the program's mapping allow. */
 bool memory_allows(struct enclave *e, uint64_t address, uint64_t error)
 {
@@ -291,7 +301,7 @@ static long may_map(struct enclave *e, uint64_t start, uint64_t end, int prot)
         uint64_t entry = atomic_load(&e->epcm[(start - base) / SGX_PAGE_SIZE]);
         if (!(entry & EPCM_VALID))
             continue;
-        int most = entry & EPCM_TCS ? PROT_READ | PROT_WRITE : epcm_prot(entry, 7);
+        int most = (int)(entry >> 48 & 7); /* EPCM_MAX_* */
         if (prot & ~most)
             return -EACCES;
     }

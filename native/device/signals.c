@@ -231,6 +231,9 @@ static void fault_inside(struct thread *t, siginfo_t *info, ucontext_kernel *uc)
         unlock(&g.memory_lock);
         return;
     }
+    if (event.vector == VECTOR_PF && r->cr2 - t->enclave->secs.base < t->enclave->secs.size &&
+        !(atomic_load(&t->enclave->epcm[(r->cr2 - t->enclave->secs.base) / SGX_PAGE_SIZE]) & EPCM_VALID))
+        memory_augment(t->enclave, r->cr2); /* pending, so the access faults all the same */
     if (event.vector == VECTOR_UD || event.vector == VECTOR_GP)
         code_at(t->enclave, r->rip, code);
     unlock(&g.memory_lock);
@@ -241,8 +244,11 @@ static void fault_inside(struct thread *t, siginfo_t *info, ucontext_kernel *uc)
     if (event.vector == VECTOR_PF) {
         struct enclave *e = t->enclave;
         event.address = r->cr2;
-        if (memory_page(e, r->cr2, EPCM_VALID)) /* the page is there: the EPCM or the program's mapping says no */
-            event.error |= memory_page(e, r->cr2, EPCM_TCS) ? 1 | SGX_PF_SGX : 1;
+        if (r->cr2 - e->secs.base < e->secs.size) {
+            uint64_t entry = atomic_load(&e->epcm[(r->cr2 - e->secs.base) / SGX_PAGE_SIZE]);
+            if (entry & EPCM_VALID) /* the page is there: the EPCM or the program's mapping says no */
+                event.error |= entry & (EPCM_TCS | EPCM_BLOCKING) ? 1 | SGX_PF_SGX : 1;
+        }
     } else if (event.vector == VECTOR_GP && is_io(code)) {
         event.vector = VECTOR_UD;
         event.error = 0;

@@ -96,13 +96,22 @@ bool gcm_page_open(const struct gcm_key *key, const uint8_t iv[12], const uint8_
 #define EPCM_EXEC    0x020ull /* backed by the sealed executable memfd */
 #define EPCM_OUT     0x040ull /* evicted */
 #define EPCM_REST    0x080ull /* in the EPC, closed to the program to see whether it is used */
-#define EPCM_SEALED_FLAGS (EPCM_VALID | EPCM_R | EPCM_W | EPCM_X | EPCM_TCS | EPCM_EXEC) /* what an evicted page is bound to */
+#define EPCM_PENDING  0x100ull /* SGX2: added or changed, until the enclave accepts it */
+#define EPCM_MODIFIED 0x200ull
+#define EPCM_PR       0x400ull
+#define EPCM_TRIM     0x800ull
+#define EPCM_BLOCKING (EPCM_PENDING | EPCM_MODIFIED | EPCM_TRIM) /* no access while one of these is set */
+#define EPCM_MAX_R    (1ull << 48) /* what the kernel lets the program map: SECINFO's permissions at EADD */
+#define EPCM_MAX_W    (1ull << 49)
+#define EPCM_MAX_X    (1ull << 50)
+/* what an evicted page is bound to */
+#define EPCM_SEALED_FLAGS (EPCM_VALID | EPCM_R | EPCM_W | EPCM_X | EPCM_TCS | EPCM_EXEC | EPCM_BLOCKING | EPCM_PR)
 #define EPCM_ADDRESS 0x0000fffffffff000ull /* the library's own view of the page */
 
 struct enclave_vma { uint64_t start, end; uint32_t prot; }; /* what the program mapped of the device */
 #define VMAS_MAX 8192
 
-struct extent { uint64_t base, size, used; bool exec; };
+struct extent { uint64_t base, size, used; bool exec, written; };
 
 enum enclave_flag { ENCLAVE_CREATED = 1, ENCLAVE_INITIALIZED = 2, ENCLAVE_LOST = 4, ENCLAVE_BROKEN = 8 };
 
@@ -218,6 +227,12 @@ void *memory_page(struct enclave *e, uint64_t address, uint64_t need);
 long memory_read(struct enclave *e, uint64_t address, void *to, size_t size);
 long memory_write(struct enclave *e, uint64_t address, const void *from, size_t size);
 
+/* SGX2. EAUG at `address`, as the kernel does at a fault; a page for other permissions; out of the program's view; EREMOVE. */
+uint64_t memory_backing(struct enclave *e, bool exec); /* a page's own place in the library's view; 0: no memory */
+bool memory_augment(struct enclave *e, uint64_t address);
+bool memory_repurpose(struct enclave *e, uint64_t offset, uint64_t permissions);
+void memory_hide(struct enclave *e, uint64_t offset, uint64_t size);
+void memory_remove(struct enclave *e, uint64_t offset);
 bool memory_refresh(struct enclave *e, uint64_t offset, uint64_t size);
 bool memory_allows(struct enclave *e, uint64_t address, uint64_t error);
 void memory_close(struct enclave *e);
@@ -236,6 +251,10 @@ void enclave_sweep(void);
 long provision_open(int flags);
 bool provision_is(int fd);
 void enclaves_forget(void);
+/* device/ioctl_sgx2.c */
+long ioctl_restrict(struct enclave *e, struct sgx_enclave_restrict_permissions *user);
+long ioctl_types(struct enclave *e, struct sgx_enclave_modify_types *user);
+long ioctl_remove(struct enclave *e, struct sgx_enclave_remove_pages *user);
 /* device/ioctl.c */
 long device_ioctl(int fd, uint32_t command, void *argument);
 /* device/filter.c */
@@ -270,6 +289,10 @@ void enclu_outside(struct thread *t, ucontext_kernel *uc);
 uint64_t *enter_by_call(uint64_t *registers);
 void enter_complete(struct thread *t, ucontext_kernel *uc);
 struct exit_event { int vector; uint32_t error; uint64_t address; };
+/* processor/enclu.c: operands in the enclave */
+bool inside_elrange(struct enclave *e, uint64_t address, uint64_t size, uint64_t align);
+bool operand_read(struct enclave *e, uint64_t address, void *to, size_t size, struct exit_event *fault);
+struct exit_event enclu_edmm(struct thread *t, struct sigcontext *r);
 /* Asynchronous exit; event is NULL for an interrupt. */
 void aex(struct thread *t, ucontext_kernel *uc, const struct exit_event *event);
 uint64_t xstate_mask_size(uint64_t xfrm);

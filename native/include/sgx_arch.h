@@ -44,6 +44,11 @@ enum sgx_enclu_leaf {
 #define SGX_SECINFO_TYPE      0xff00ull
 #define SGX_SECINFO_TCS       0x100ull
 #define SGX_SECINFO_REG       0x200ull
+#define SGX_SECINFO_TRIM      0x400ull
+
+/* What leaves return in RAX (SDM vol. 3D, "Error codes"). */
+#define SGX_PAGE_ATTRIBUTES_MISMATCH 19u
+#define SGX_PAGE_NOT_MODIFIABLE      20u
 
 #define SGX_TCS_DBGOPTIN 0x1ull
 

@@ -4,14 +4,14 @@
 static const struct exit_event done = {-1, 0, 0}, gp = {VECTOR_GP, 0, 0};
 
 /* `size` bytes at `address` lie in the enclave and have the alignment that the leaf asks for. */
-static bool inside_elrange(struct enclave *e, uint64_t address, uint64_t size, uint64_t align)
+bool inside_elrange(struct enclave *e, uint64_t address, uint64_t size, uint64_t align)
 {
     return !(address & (align - 1)) && address >= e->secs.base && size <= e->secs.size &&
            address - e->secs.base <= e->secs.size - size;
 }
 
 /* An operand is read or written where the enclave's own page permissions allow it; else #PF there. */
-static bool operand_read(struct enclave *e, uint64_t address, void *to, size_t size, struct exit_event *fault)
+bool operand_read(struct enclave *e, uint64_t address, void *to, size_t size, struct exit_event *fault)
 {
     lock(&g.memory_lock);
     bool good = memory_page(e, address, EPCM_VALID | EPCM_R) && !memory_read(e, address, to, size);
@@ -114,6 +114,14 @@ void enclu_inside(struct thread *t, ucontext_kernel *uc)
     case SGX_EGETKEY:
         result = egetkey(t, r);
         r->rip += result.vector < 0 ? 3 : 0;
+        break;
+    case SGX_EACCEPT:
+    case SGX_EMODPE:
+    case SGX_EACCEPTCOPY:
+        if (g.package.flags & RPC_HELLO_SGX2) {
+            result = enclu_edmm(t, r);
+            r->rip += result.vector < 0 ? 3 : 0;
+        }
         break;
     case SGX_EEXIT:
         result = eexit(t, r);

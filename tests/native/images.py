@@ -48,7 +48,9 @@ HEAP = 0x1000000
 """Where the pages of ``heap_pages`` begin."""
 
 
-def build_image(out: Path, nssa: int = 3, unmeasured: bool = False, heap_pages: int = 0) -> bytes:
+def build_image(
+    out: Path, nssa: int = 3, unmeasured: bool = False, heap_pages: int = 0, threads: int = THREADS
+) -> bytes:
     """Write ``out``; the MRENCLAVE. ``unmeasured`` adds one page of data that EEXTEND does not see, ``heap_pages``
     that many zero pages."""
     pages: dict[int, tuple[int, bytes | None]] = {}
@@ -60,7 +62,7 @@ def build_image(out: Path, nssa: int = 3, unmeasured: bool = False, heap_pages: 
             for at in range(0, len(data), PAGE):
                 pages[segment["p_vaddr"] + at] = (REG | perms, data[at : at + PAGE].ljust(PAGE, b"\0"))
         entry = elf["e_entry"]
-    for i in range(THREADS):
+    for i in range(threads):
         base = THREAD_BASE + i * STRIDE
         pages[base] = (TCS, _tcs(base, entry, nssa))
         for page in range(1, 4):

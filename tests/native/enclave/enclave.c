@@ -124,6 +124,22 @@ uint64_t enclave_main(uint64_t function, struct call *c)
     case F_POKE:
         c->out = (uint64_t)secret;
         break;
+    case F_ENCLU: {
+        static uint64_t secinfo[8] __attribute__((aligned(64)));
+        const uint64_t *a = (const uint64_t *)c->data;
+        secinfo[0] = a[1];
+        c->out = enclu((uint32_t)a[0], secinfo, (void *)a[2], (void *)a[3]);
+        break;
+    }
+    case F_READ:
+        c->out = **(volatile uint64_t **)c->data;
+        break;
+    case F_WRITE:
+        **(volatile uint64_t **)c->data = ((uint64_t *)c->data)[1];
+        break;
+    case F_CALL:
+        c->out = (*(uint64_t (**)(void))c->data)();
+        break;
     case F_PAGES:
         c->out = pages_work((const uint64_t *)c->data);
         break;
