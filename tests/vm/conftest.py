@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-NATIVE = REPOSITORY / "build" / "native"
-NOBODY = 65534
+from support.vm import NATIVE, Command, require_other_user, users
 
 # Takes the place of strongroom-loader: does what its arguments after `--` say, with ordinary system calls.
 STAND_IN = r"""
@@ -89,64 +84,6 @@ int main(int n, char **a) {
 """
 
 
-@dataclass(frozen=True)
-class Command:
-    """The command line as one user: root runs it itself, or as nobody (an ordinary user) by setpriv."""
-
-    home: Path
-    native: Path
-    uid: int
-
-    def prefix(self) -> list[str]:
-        if self.uid == os.geteuid():
-            return [sys.executable]
-        # The test's own interpreter may lie where others may not look.
-        python = next(p for p in ("/usr/bin/python3.11", "/usr/bin/python3") if Path(p).exists())
-        return ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", python]
-
-    def environment(self) -> dict[str, str]:
-        site = Path(pytest.__file__).resolve().parent.parent
-        return {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.home.parent),
-            "STRONGROOM_HOME": str(self.home),
-            "STRONGROOM_NATIVE": str(self.native),
-            "PYTHONPATH": f"{REPOSITORY / 'src'}:{site}",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "LANG": "C.UTF-8",
-        }
-
-    def popen(self, *words: str, **more: object) -> subprocess.Popen[str]:
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": "/", **more}
-        return subprocess.Popen(
-            [*self.prefix(), "-m", "strongroom", *words],
-            env=self.environment(),
-            **options,  # type: ignore[call-overload]
-        )
-
-    def __call__(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        with self.popen(*words, stdin=subprocess.DEVNULL) as process:
-            try:
-                out, err = process.communicate(timeout=timeout)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
-        return subprocess.CompletedProcess(words, process.returncode, out, err)
-
-
-def _other_python_works() -> bool:
-    for path in ("/usr/bin/python3.11", "/usr/bin/python3"):
-        if Path(path).exists():
-            done = subprocess.run(
-                [path, "-c", "import sys; print(sys.version_info[:2])"],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            return done.stdout.strip() == str(sys.version_info[:2])
-    return False
-
-
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A native folder: the real injector and library, the stand-in loader."""
@@ -187,22 +124,10 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
-def users() -> list[object]:
-    """root and an ordinary user where the tests run as root, else just this one."""
-    if os.geteuid() != 0:
-        return [pytest.param(os.geteuid(), id="user")]
-    return [pytest.param(0, id="root"), pytest.param(NOBODY, id="nobody")]
-
-
 @pytest.fixture(params=users())
 def command(request: pytest.FixtureRequest, strongroom_home: Path, stand_in: Path) -> Iterator[Command]:
     uid: int = request.param
-    if uid != os.geteuid():
-        if shutil.which("setpriv") is None or not _other_python_works():
-            pytest.skip("no setpriv, or no other python of this version, to be an ordinary user with")
-        strongroom_home.parent.parent.chmod(0o755)
-        strongroom_home.parent.chmod(0o755)
-        os.chown(strongroom_home.parent, uid, uid)
+    require_other_user(uid, strongroom_home)
     found = Command(strongroom_home, stand_in, uid)
     yield found
     found("daemon", "stop")

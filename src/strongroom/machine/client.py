@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import struct
 import sys
@@ -17,6 +16,7 @@ from strongroom import paths
 from strongroom.errors import StrongroomError
 from strongroom.machine import protocol
 from strongroom.machine.protocol import Message
+from strongroom.machine.waiting import readable
 
 START_SECONDS = 30.0
 REPLY_SECONDS = 60.0
@@ -89,19 +89,38 @@ def connect(*, start: bool = True) -> Connection:
     if not start:
         raise NoDaemon("no daemon runs", "it starts by itself with the first `strongroom run`")
     deadline = time.monotonic() + START_SECONDS
-    process = _start()
-    while time.monotonic() < deadline:
-        connection = _connect_once(directory)
-        if connection is not None:
-            return connection
-        if _failed(process):
-            break
-        time.sleep(0.01)
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        try:
+            process = _start(write)
+        finally:
+            os.close(write)
+        while time.monotonic() < deadline:
+            connection = _connect_once(directory)
+            if connection is not None:
+                return connection
+            if _failed(process):
+                raise _reason(read)
+            time.sleep(0.01)
+    finally:
+        os.close(read)
     raise NoDaemon("the daemon did not start", f"see {paths.home() / 'daemon.log'}")
 
 
-def _start() -> int:
-    """Start the daemon in a session of its own; its words go to daemon.log. Returns its process id."""
+def _reason(read: int) -> StrongroomError:
+    """What a daemon that ended at once had to say."""
+    try:
+        protocol.raise_remote(protocol.parse(os.read(read, protocol.MAX_REASON)))
+    except protocol.RemoteError as error:
+        return NoDaemon(error.message, error.next_step)
+    except (OSError, StrongroomError):
+        pass
+    return NoDaemon("the daemon did not start", f"see {paths.home() / 'daemon.log'}")
+
+
+def _start(reason: int) -> int:
+    """Start the daemon in a session of its own; its words go to daemon.log, what keeps it from starting to ``reason``.
+    Returns its process id."""
     package_parent = os.fspath(Path(strongroom.__file__).resolve().parent.parent)
     environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     environment |= {name: value for name, value in os.environ.items() if name.startswith("STRONGROOM_")}
@@ -112,9 +131,10 @@ def _start() -> int:
     log = os.fspath(paths.ensure_home() / "daemon.log")
     return os.posix_spawn(
         sys.executable,
-        [sys.executable, "-P", "-m", _DAEMON_MODULE],
+        [sys.executable, "-P", "-m", _DAEMON_MODULE, "3"],
         environment,
         file_actions=[
+            (os.POSIX_SPAWN_DUP2, reason, 3),  # first: it may be one of those opened next
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
@@ -161,7 +181,7 @@ def stop_daemon() -> int:
     try:
         ended = ask("stop", start=False).get("ended")
         if gone is not None:
-            select.select([gone], [], [], 15)
+            readable([gone], 15)
     finally:
         if gone is not None:
             os.close(gone)

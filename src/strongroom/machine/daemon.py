@@ -6,10 +6,10 @@ What it can do is given to it as a table of operations (``strongroom.vm.host`` f
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
-import select
 import socket
 import struct
 import threading
@@ -20,6 +20,7 @@ from pathlib import Path
 from strongroom.errors import StrongroomError
 from strongroom.machine import protocol
 from strongroom.machine.protocol import Message
+from strongroom.machine.waiting import readable
 
 MAX_CLIENTS = 128
 HELLO_SECONDS = 5.0
@@ -49,6 +50,7 @@ class Server:
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._guard = os.open(directory / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,7 +80,7 @@ class Server:
                 if idle >= self._idle_seconds or self._displaced():
                     return
                 wait = min(LOOK_SECONDS, max(0.05, self._idle_seconds - idle))
-                ready = select.select([self._listener.fileno(), self._wake_read], [], [], wait)[0]
+                ready = readable([self._listener.fileno(), self._wake_read], wait)
                 if self._listener.fileno() in ready and not self._ending.is_set():
                     self._accept()
         finally:
@@ -104,7 +106,9 @@ class Server:
     def _accept(self) -> None:
         try:
             client, _ = self._listener.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.ECONNABORTED, errno.EAGAIN, errno.EINTR):
+                self._turn_away()
             return
         with self._lock:
             full = self._clients >= MAX_CLIENTS
@@ -116,7 +120,31 @@ class Server:
             )
             client.close()
             return
-        threading.Thread(target=self._serve_client, args=(client,), daemon=True).start()
+        try:
+            threading.Thread(target=self._serve_client, args=(client,), daemon=True).start()
+        except (RuntimeError, MemoryError):  # the process may have no more threads
+            with self._lock:
+                self._clients -= 1
+            self._refuse(client, _exhausted("threads"))
+            client.close()
+
+    def _turn_away(self) -> None:
+        """No descriptor for one more client: with the spare one it is at least told so, and does not wait."""
+        log.warning("no descriptor left for a client")
+        os.close(self._spare)
+        try:
+            client, _ = self._listener.accept()
+            with client:
+                self._refuse(client, _exhausted("descriptors"))
+        except OSError:
+            time.sleep(0.05)  # another thread was faster: not to spin meanwhile
+        finally:
+            while True:
+                try:
+                    self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                    break
+                except OSError:
+                    time.sleep(0.05)
 
     @staticmethod
     def _refuse(client: socket.socket, error: StrongroomError) -> None:
@@ -168,13 +196,30 @@ class Server:
             except StrongroomError as error:
                 if not isinstance(error, protocol.Closed):
                     self._refuse(client, error)
-            except OSError as error:
+            except (OSError, MemoryError, RuntimeError) as error:
                 log.exception("operation %s failed", operation)
-                self._refuse(
-                    client, StrongroomError(f"the daemon failed ({error})", "see its log, daemon.log")
-                )
+                self._refuse(client, _failed(error))
         finally:
             protocol.close_all(descriptors)
+
+
+def _exhausted(what: str) -> StrongroomError:
+    return StrongroomError(
+        f"the daemon has no {what} left", "wait until some programs have ended, and try again"
+    )
+
+
+def _failed(error: Exception) -> StrongroomError:
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EMFILE, errno.ENFILE):
+        return _exhausted("descriptors")
+    if isinstance(error, MemoryError) or number == errno.ENOMEM:
+        return _exhausted("memory")
+    if isinstance(error, RuntimeError) or number == errno.EAGAIN:
+        return _exhausted("threads or processes")
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return StrongroomError("the disk is full", "free some space and try again")
+    return StrongroomError(f"the daemon failed ({error})", "see its log, daemon.log")
 
 
 class VersionMismatch(StrongroomError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
 import sys
@@ -19,6 +18,7 @@ from typing import Any, Self
 from strongroom.errors import FormatError, StrongroomError
 from strongroom.machine import client, level, protocol
 from strongroom.machine.protocol import Message
+from strongroom.machine.waiting import readable
 
 DEFAULT_VM = "default"
 FAILED = 125
@@ -193,7 +193,7 @@ class Spawned:
     def wait(self, timeout: float | None = None) -> int | None:
         """The exit status (128+n for a signal), or None after ``timeout`` seconds. Raises RemoteError, Closed."""
         if self.status is None:
-            if not select.select([self._connection.sock], [], [], timeout)[0]:
+            if not readable([self._connection.sock.fileno()], timeout):
                 return None
             try:
                 message, descriptors = self._connection.reply(None)

@@ -20,6 +20,8 @@ PROTOCOL = 1
 MAX_MESSAGE = 128 * 1024
 MAX_DESCRIPTORS = 32
 MAX_STRINGS = 4096
+MAX_REASON = 4096
+"""Of the one message that a daemon which cannot start leaves for the command that started it."""
 SOCKET_NAME = "daemon.sock"
 _VM_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 
@@ -76,8 +78,15 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]]:
     try:
         if not data:
             raise Closed("the peer went away")
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(data) > MAX_MESSAGE:
+        if flags & socket.MSG_TRUNC or len(data) > MAX_MESSAGE:
             raise ProtocolError("a message is too long")
+        if (
+            flags & socket.MSG_CTRUNC
+        ):  # more than MAX_DESCRIPTORS, or the receiver may open no more (RLIMIT_NOFILE)
+            raise ProtocolError(
+                "not all descriptors of a message arrived",
+                "raise the limit of open files (ulimit -n), try again",
+            )
         return parse(data), descriptors
     except StrongroomError:
         close_all(descriptors)

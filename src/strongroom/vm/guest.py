@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import shutil
 import signal
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from strongroom import paths
 from strongroom.errors import StrongroomError, UsageError
 from strongroom.machine import client, level, protocol
+from strongroom.machine.waiting import readable
 from strongroom.vm import spawner, view
 from strongroom.vm.plan import Plan
 from strongroom.vm.progress import RunStatus
@@ -137,11 +137,12 @@ def _terminal_is_the_programs() -> Iterator[None]:
 
 def _follow(plan: Plan, descriptors: list[int], connection: client.Connection) -> int:
     status = RunStatus()
+    own = os.getpid()
     child = os.fork()
     if child == 0:
         try:
             connection.sock.close()
-            spawner.monitor(plan, [status.theirs.fileno(), 0, 1, 2, *descriptors])
+            spawner.monitor(plan, [status.theirs.fileno(), 0, 1, 2, *descriptors], own)
         finally:
             os._exit(spawner.FAILED)
     try:
@@ -151,7 +152,7 @@ def _follow(plan: Plan, descriptors: list[int], connection: client.Connection) -
         with _terminal_is_the_programs():
             while status.exit is None:
                 watched = [status.sock.fileno(), connection.sock.fileno()]
-                ready = select.select(watched, [], [])[0]
+                ready = readable(watched)
                 if watched[0] in ready:
                     status.poll()
                 elif watched[1] in ready:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
 import logging
 import os
+import resource
 import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import strongroom
 from strongroom import paths
+from strongroom.errors import StrongroomError
 from strongroom.machine import level, protocol
 from strongroom.machine.daemon import AlreadyRunning, Operation, Server
 from strongroom.machine.package import Package
@@ -27,20 +29,21 @@ from strongroom.vm.manufacture import Fuses
 from strongroom.vm.pool import DELAY_SECONDS, Pool
 from strongroom.vm.records import Records, Vm
 from strongroom.vm.runs import Run, RunRequest, isolated
+from strongroom.vm.spawning import Spawner
 
 IDLE_SECONDS = 900.0
 LOG_BYTES = 1 << 20
+OPEN_FILES = 16384  # some 25 a run
 log = logging.getLogger("strongroom.daemon")
 
 
 class Host:
     """The daemon's operations."""
 
-    def __init__(self, home: Path, facts: level.Facts, spawner: socket.socket) -> None:
+    def __init__(self, home: Path, facts: level.Facts) -> None:
         self._home = home
         self._facts = facts
-        self._spawner = spawner
-        self._spawner_lock = threading.Lock()
+        self.spawner: Spawner | None = None
         self._started = time.time()
         self.machines = Machines(Records(home), Fuses(home), self._release, idle=self._idle)
         self.live = LiveVms(home, self.machines)
@@ -136,7 +139,8 @@ class Host:
 
     def _run(self, live: LiveVm, chosen: level.Level, wanted: RunRequest | None) -> Run:
         package = Package.open(live.vm.folder / "run")
-        return Run(live, chosen, self._facts, package, self._home, wanted, self._spawn, self.watch)
+        assert self.spawner is not None
+        return Run(live, chosen, self._facts, package, self._home, wanted, self.spawner, self.watch)
 
     def _waiting(self, live: LiveVm, chosen: level.Level) -> Run:
         return self._run(live, chosen, None)
@@ -146,15 +150,18 @@ class Host:
         live = self.live.use(protocol.vm_name(request))
         try:
             package = Package.open(live.vm.folder / "exec")
-            line = PackageLine(live, package)
-            quotes = QuoteLine(package, self._home, level.Level.FAITHFUL)
 
             def hang_up() -> None:
                 with contextlib.suppress(OSError):
                     client.shutdown(socket.SHUT_RDWR)
 
-            live.stops.add(hang_up)
-            try:
+            with contextlib.ExitStack() as held:
+                line = PackageLine(live, package)
+                held.callback(line.close)
+                quotes = QuoteLine(package, self._home, level.Level.FAITHFUL)
+                held.callback(quotes.close)
+                live.stops.add(hang_up)
+                held.callback(live.stops.discard, hang_up)
                 facts = {
                     "ready": True,
                     "vm": live.vm.name,
@@ -176,16 +183,8 @@ class Host:
                 with contextlib.suppress(OSError):
                     while client.recv(1):
                         pass
-            finally:
-                live.stops.discard(hang_up)
-                line.close()
-                quotes.close()
         finally:
             self.live.leave(live)
-
-    def _spawn(self, message: Message, descriptors: list[int]) -> None:
-        with self._spawner_lock:
-            protocol.send(self._spawner, message, descriptors)
 
 
 def _foreign_tracer(process: int, tracer: int) -> bool:
@@ -196,37 +195,33 @@ def _foreign_tracer(process: int, tracer: int) -> bool:
         return False  # one of them is gone, as the injector soon is
 
 
-def _start_spawner() -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "strongroom.vm.spawner", str(theirs.fileno())],
-        pass_fds=[theirs.fileno()],
-        stdin=subprocess.DEVNULL,
-    )
-    theirs.close()
-    # Large enough for a message of the greatest size.
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * protocol.MAX_MESSAGE)
-    return ours, process
+def _more_files() -> tuple[int, int]:
+    """Raise this process's limit of open files; what it was."""
+    soft, hard = before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return before
 
 
-def main() -> int:
-    os.chdir("/")
-    os.umask(0o077)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+def _serve() -> None:
+    """Until stopped or idle. Raises StrongroomError, OSError where it cannot begin."""
     home = paths.ensure_home()
     directory = paths.socket_directory()
     idle = float(os.environ.get("STRONGROOM_IDLE_SECONDS") or IDLE_SECONDS)
     try:
         server = Server(directory, strongroom.__version__, idle)
     except AlreadyRunning:
-        return 0
+        return
     if os.fstat(2).st_size > LOG_BYTES:
         os.ftruncate(2, 0)
     limits.clean_up(home)
     facts = level.find_facts()  # forks: before the first thread
-    spawner, process = _start_spawner()
-    host = Host(home, facts, spawner)
+    before = _more_files()
+    host = Host(home, facts)
     host.server = server
+    host.spawner = Spawner(before)
     server.offer(host.operations())
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: server.stop())
@@ -236,10 +231,39 @@ def main() -> int:
     finally:
         host.live.stop(None)
         host.pool.close()
-        spawner.close()
-        process.wait()
+        host.spawner.close()
         limits.clean_up(home)
         log.info("ended")
+
+
+def _tell(descriptor: int | None, error: StrongroomError | OSError) -> None:
+    """Why there is no daemon, to the command that wants one: the log may be on a full disk."""
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "the disk is full" if full else f"the daemon cannot start: {error.strerror or error}"
+        place = f" ({error.filename})" if error.filename else ""
+        step = "free some space and try again" if full else "see daemon.log"
+        error = StrongroomError(what + place, step)
+    log.error("%s", error)
+    if descriptor is not None:
+        with contextlib.suppress(OSError):
+            os.write(descriptor, json.dumps(protocol.error_message(error)).encode()[: protocol.MAX_REASON])
+
+
+def main() -> int:
+    """``python -m strongroom.vm.host [FD]``: FD gets the reason where it cannot start."""
+    os.chdir("/")
+    os.umask(0o077)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    logging.raiseExceptions = False  # a log that cannot be written ends no run
+    reason = int(sys.argv[1]) if len(sys.argv) > 1 else None
+    if reason is not None:
+        os.set_inheritable(reason, False)
+    try:
+        _serve()
+    except (StrongroomError, OSError) as error:
+        _tell(reason, error)
+        return 1
     return 0
 
 

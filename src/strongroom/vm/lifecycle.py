@@ -109,9 +109,15 @@ class Machines:
                 raise
 
     def ensure_default(self) -> Vm:
-        """The VM `default`, made where it is missing."""
+        """The VM `default`, made where it is missing, or where a crash left it half made or half deleted."""
         with contextlib.suppress(NoSuchVm):
-            return self.records.get(DEFAULT_NAME)
+            vm = self.records.get(DEFAULT_NAME)
+            if vm.state not in (State.CREATING, State.DELETING):
+                return vm
+            lock = self.records.lock(vm.id, exclusive=True)
+            if lock is not None:  # whoever was at it is dead, and nothing ran in it
+                with lock:
+                    self._erase(vm)
         try:
             return self.create(DEFAULT_NAME)
         except VmExists:
@@ -218,11 +224,13 @@ class Machines:
             self._idle(vm)
             lock = self.records.lock(vm.id, exclusive=not may_run)
         if lock is None and force:
-            self._release(vm)
             deadline = time.monotonic() + 10
             while lock is None and time.monotonic() < deadline:
-                lock = self.records.lock(vm.id, exclusive=True)
-                if lock is None:
+                self._release(vm)  # again: a run that was about to start may not have been among them
+                for _ in range(20):
+                    lock = self.records.lock(vm.id, exclusive=True)
+                    if lock is not None:
+                        break
                     time.sleep(0.02)
         if lock is None:
             step = f"stop it with `strongroom vm stop {name}`"

@@ -88,14 +88,13 @@ class LiveVms:
         with self._lock:
             live = self._live.get(vm.id)
             if live is None:
-                size = sizes.find(vm.size)
-                live = LiveVm(
-                    vm,
-                    size,
-                    lock,
-                    Epc(size.epc_pages, size.memory_pages),
-                    limits.apply(self._home, vm.id, size),
-                )
+                try:
+                    size = sizes.find(vm.size)
+                    epc = Epc(size.epc_pages, size.memory_pages)
+                    live = LiveVm(vm, size, lock, epc, limits.apply(self._home, vm.id, size))
+                except BaseException:
+                    lock.release()
+                    raise
                 self._live[vm.id] = live
             else:
                 lock.release()
@@ -153,11 +152,15 @@ class PackageLine:
                 f"VM {live.vm.name} runs as many programs as it can", "wait until some have ended"
             ) from error
         self._live = live
-        self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._thread = threading.Thread(
-            target=rpc.serve_connection, args=(self._ours, package, self._slot), daemon=True
-        )
-        self._thread.start()
+        try:
+            self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._thread = threading.Thread(
+                target=rpc.serve_connection, args=(self._ours, package, self._slot), daemon=True
+            )
+            self._thread.start()
+        except BaseException:
+            live.epc.give_back(self._slot)
+            raise
 
     @property
     def slot(self) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
 import threading
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 
 from strongroom.errors import StrongroomError
 from strongroom.machine.level import Level
+from strongroom.machine.waiting import readable
 from strongroom.vm.live import LiveVm
 from strongroom.vm.runs import Run
 
@@ -131,7 +131,7 @@ class Pool:
                 times += [place.due for place in places if place.due is not None]
             wait = max(0.0, min(times) - time.monotonic()) if times else None
             try:
-                select.select([self._wake_read, *watched], [], [], wait)
+                readable([self._wake_read, *watched], wait)
             except (OSError, ValueError):
                 pass  # one of them was taken, and closed meanwhile
             with contextlib.suppress(OSError):
@@ -159,7 +159,7 @@ class Pool:
     def _well(self, key: Key, run: Run) -> bool:
         try:
             run.look()
-        except StrongroomError as error:
+        except (StrongroomError, OSError) as error:
             log.warning("a waiting loader could not start: %s", error)
             self._failures[key] += 1
             return False
@@ -188,7 +188,7 @@ class Pool:
     def _start(self, key: Key, place: _Place) -> None:
         try:
             run = self._make(place.live, place.level)
-        except (StrongroomError, OSError) as error:
+        except (StrongroomError, OSError, RuntimeError, MemoryError) as error:  # threads, descriptors, memory
             log.warning("no loader waits in VM %s: %s", place.live.vm.name, error)
             with self._lock:
                 self._failures[key] += 1

@@ -46,6 +46,10 @@ class RunStatus:
             except OSError:
                 data, ancillary = b"", []
             if not data:
+                if self.program is None:
+                    raise SpawnFailed(
+                        "the run was killed from outside before its program started", "run it again"
+                    )
                 self.exit = 128 + signal.SIGKILL  # killed from outside before it could say anything
                 return
             self._take(protocol.parse(data), ancillary)

@@ -116,12 +116,29 @@ class Records:
                 yield session
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error)
-            step = "free some space" if "full" in reason else "check the folder and its owner"
-            raise RecordsError(f"the VM database in {self.home} failed ({reason})", step) from error
+            raise RecordsError(
+                f"the VM database in {self.home} failed ({reason})", self._step(reason)
+            ) from error
+
+    def _step(self, reason: str) -> str:
+        with contextlib.suppress(OSError):
+            space = os.statvfs(self.home)
+            if "full" in reason or (("I/O" in reason or "open" in reason) and not space.f_bavail):
+                return "free some space"
+        if "not a database" in reason or "malformed" in reason or "no such" in reason:
+            path = self.home / "strongroom.db"
+            return f"put a copy of {path} back, or move the file away: its VMs are then forgotten"
+        return "check the folder and its owner"
 
     def _vm(self, row: _Row) -> Vm:
-        created = datetime.fromisoformat(row.created)
-        return Vm(row.id, row.name, row.size, State(row.state), created, self.folder(row.id))
+        try:
+            created = datetime.fromisoformat(row.created)
+            return Vm(row.id, row.name, row.size, State(row.state), created, self.folder(row.id))
+        except (TypeError, ValueError) as error:
+            raise RecordsError(
+                f"the VM database in {self.home} holds a record that makes no sense ({error})",
+                self._step("malformed"),
+            ) from error
 
     def folder(self, vm_id: int) -> Path:
         return self.home / "vms" / str(vm_id)

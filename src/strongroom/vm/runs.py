@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import socket
 import struct
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from strongroom.machine import protocol
 from strongroom.machine.level import Facts, Level
 from strongroom.machine.package import Package
 from strongroom.machine.protocol import Message
+from strongroom.machine.waiting import readable
 from strongroom.machine.watch import Watch
 from strongroom.vm import paging, view
 from strongroom.vm.live import LiveVm, PackageLine, QuoteLine
@@ -136,16 +136,20 @@ class Run:
     ) -> None:
         debug = request is not None and is_debug(request.image[4])
         self._watch = watch if level is Level.SEALED and not debug else None
-        self._status = RunStatus(self._watch.protect) if self._watch else RunStatus()
-        self._line = PackageLine(live, package)
-        self._quotes: QuoteLine | None = None
-        self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.stopped = False
         self.ready = False
         self.waiting: socket.socket | None = None
         """While it waits for a request: the loader says here that it does, and gets it here."""
-        try:
+        with contextlib.ExitStack() as undo:  # descriptors or threads may run out at each step
+            self._status = RunStatus(self._watch.protect) if self._watch else RunStatus()
+            undo.callback(self._status.close)
+            self._line = PackageLine(live, package)
+            undo.callback(self._line.close)
             self._quotes = QuoteLine(package, home, level)
+            undo.callback(self._quotes.close)
+            self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            undo.pop_all()
+        try:
             if request is None:
                 self._start_waiting(live, level, facts, spawn)
             else:
@@ -162,7 +166,6 @@ class Run:
         request: RunRequest,
         spawn: Callable[[Message, list[int]], None],
     ) -> None:
-        assert self._quotes is not None
         # Numbers in the program: 0 1 2 stdio, 3 sgxs, 4 sig, 5 pack, 6 rpc, 7 epc, 8 quote, 9 channel.
         passed = [
             *request.image,
@@ -179,7 +182,6 @@ class Run:
     def _start_waiting(
         self, live: LiveVm, level: Level, facts: Facts, spawn: Callable[[Message, list[int]], None]
     ) -> None:
-        assert self._quotes is not None
         self.waiting, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.waiting.setblocking(False)
         self.waiting.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * protocol.MAX_MESSAGE)
@@ -278,8 +280,7 @@ class Run:
         spawn(plan.to_message(), [self._status.theirs.fileno(), *passed])
         self._status.theirs.close()
         self._line.theirs.close()
-        if self._quotes is not None:
-            self._quotes.theirs.close()
+        self._quotes.theirs.close()
 
     def follow(self, client: socket.socket) -> None:
         """Until the program ends or the client goes: signals in, the exit status out. Raises SpawnFailed."""
@@ -288,7 +289,7 @@ class Run:
         try:
             while self._status.exit is None:
                 watched = [client.fileno(), self._status.sock.fileno(), self._stop_read]
-                ready = select.select(watched, [], [])[0]
+                ready = readable(watched)
                 if watched[1] in ready:
                     self._status.poll()
                 if self._stop_read in ready:
@@ -318,8 +319,7 @@ class Run:
         self._await_end()
         self._status.close()
         self._line.close()
-        if self._quotes is not None:
-            self._quotes.close()
+        self._quotes.close()
         os.close(self._stop_read)
         os.close(self._stop_write)
 
@@ -327,4 +327,4 @@ class Run:
         """Until the program is dead: only then is its EPC free."""
         pidfd = self._status.pidfds.get("program")
         if pidfd is not None:
-            select.select([pidfd], [], [], 10)
+            readable([pidfd], 10)

@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 
 from strongroom.errors import StrongroomError
 from strongroom.machine import linux, protocol
+from strongroom.machine.waiting import readable
 from strongroom.vm import ids, view
 from strongroom.vm.plan import Plan
 
@@ -42,14 +43,24 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # reaped by the kernel
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    own = os.getpid()
     while True:
         try:
             message, descriptors = protocol.receive(requests)
+        except protocol.ProtocolError:
+            continue  # it had more descriptors than this process may open: the run's socket is closed, its run ends
         except StrongroomError:
             os._exit(0)  # the daemon is gone: the kernel ends the monitors
-        if os.fork() == 0:
+        try:
+            child = os.fork()
+        except OSError as error:  # no more processes or memory
+            with contextlib.suppress(OSError):
+                words = json.dumps({"error": f"cannot start a process: {error.strerror}"}).encode()
+                socket.socket(fileno=os.dup(descriptors[0])).send(words)
+            child = -1
+        if child == 0:
             requests.close()
-            monitor(Plan.from_message(message), descriptors)
+            monitor(Plan.from_message(message), descriptors, own)
         protocol.close_all(descriptors)
 
 
@@ -77,14 +88,16 @@ class _Status:
         os._exit(FAILED)
 
 
-def _die_with_parent(parent: int) -> None:
+def _die_with_parent(parent: int, alive: int | None = None) -> None:
+    """End when ``parent`` does. ``alive``: a pipe that only the parent holds open, where its id says nothing."""
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent and os.getppid() != 0:
+    # It may have died before: then no signal comes.
+    if readable([alive], 0) if alive is not None else os.getppid() != parent:
         os._exit(FAILED)
 
 
-def monitor(plan: Plan, descriptors: list[int]) -> NoReturn:
-    """In a forked child of a process with one thread: be the monitor of one run."""
+def monitor(plan: Plan, descriptors: list[int], parent: int) -> NoReturn:
+    """In a forked child of ``parent``, a process with one thread: be the monitor of one run."""
     status = _Status(descriptors[0])
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -93,7 +106,7 @@ def monitor(plan: Plan, descriptors: list[int]) -> NoReturn:
             signal.signal(number, signal.SIG_IGN)
         if plan.session:
             os.setsid()
-        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        _die_with_parent(parent)
         status.introduce("monitor")
         for file in plan.cgroup_files:
             with contextlib.suppress(OSError), open(file, "w", encoding="ascii") as group:
@@ -105,11 +118,13 @@ def monitor(plan: Plan, descriptors: list[int]) -> NoReturn:
                     userns = ids.mapped_namespace(os.geteuid(), os.getegid(), plan.uid)
             _unshare(plan)
         own = os.getpid()
+        alive, mine = os.pipe2(os.O_CLOEXEC)
         child = os.fork()
     except BaseException as error:
         status.fail("cannot make the VM's namespaces", error)
     if child == 0:
-        _first(plan, status, descriptors, own, userns)
+        os.close(mine)
+        _first(plan, status, descriptors, own, alive, userns)
     _, ended = os.waitpid(child, 0)
     os._exit(FAILED if ended else 0)
 
@@ -128,14 +143,14 @@ def _unshare(plan: Plan) -> None:
     linux.unshare(_ISOLATED)
 
 
-def _first(plan: Plan, status: _Status, descriptors: list[int], parent: int, userns: int | None) -> NoReturn:
+def _first(
+    plan: Plan, status: _Status, descriptors: list[int], parent: int, alive: int, userns: int | None
+) -> NoReturn:
     """Process id 1 of the run."""
     try:
-        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        _die_with_parent(parent, alive)
         os.umask(0o022)
-        if not plan.isolate:
-            _die_with_parent(parent)
-        else:
+        if plan.isolate:
             linux.sethostname(plan.hostname)
             view.enter(plan.folder, plan.native, plan.binds, plan.mask, plan.cwd, userns)
         own = os.getpid()
