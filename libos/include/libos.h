@@ -145,6 +145,12 @@ long user_string(u64 address, char *to, size_t size); /* length, -EFAULT, -ENAME
 u64 mm_stack_base(void);
 u64 mm_stack_size(void);
 u64 mm_used(void);
+void mm_zero(u64 at, u64 size); /* of the heap; what never came stays away */
+/* mm/edmm.c */
+u64 edmm_start(u64 low, u64 high);
+bool edmm_fault(u64 address, u32 error);
+void edmm_used(u64 at, u64 end);
+void edmm_unused(u64 from, u64 to);
 int mm_list(char *to, size_t size);
 void objects_start(void);
 const struct boot_object *object_of(const char *path);

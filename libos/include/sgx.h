@@ -4,6 +4,7 @@
 #define SGX_EREPORT 0
 #define SGX_EGETKEY 1
 #define SGX_EEXIT 4
+#define SGX_EACCEPT 5
 #ifndef __ASSEMBLER__
 #include <stddef.h>
 #include <stdint.h>

@@ -28,10 +28,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "boot.h"
 #include "ocall.h"
 
 #define PAGE 4096ull
 #define THREADS_MAX 1024
+#define SGX_PAGE_TYPE_TRIM 4 /* SDM vol. 3D, "SECINFO.FLAGS.PT" */
 #define LEAF_EENTER 2
 #define LEAF_ERESUME 3
 #define LEAF_EEXIT 4
@@ -102,6 +104,9 @@ static const uint8_t *map_file(int fd, const char *name, uint64_t *size)
         fail("%s: %s", name, strerror(errno));
     return at;
 }
+
+static int g_device = -1;               /* kept where the heap grows and shrinks */
+static struct { uint64_t base, size; } g_heap; /* SGX2: room for pages to come; from the boot information, size 0: none */
 
 struct area { uint64_t start, end; int prot; };
 static struct area *g_area;
@@ -221,6 +226,13 @@ static int image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
             at = next;
             length += PAGE;
         }
+        if (measured && start <= BOOT_ADDRESS && BOOT_ADDRESS < start + length) {
+            const struct boot_info *info = (const void *)(batch + (BOOT_ADDRESS - start));
+            if (info->magic == BOOT_MAGIC && info->flags & BOOT_EDMM) {
+                g_heap.base = info->heap_base;
+                g_heap.size = info->heap_size;
+            }
+        }
         if (measured)
             add_pages(device, batch, start, length, flags, measured == 1);
         for (uint64_t done = 0, part; !measured && done < length; done += part) {
@@ -231,6 +243,8 @@ static int image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
         area_add(start, length, tcs ? PROT_READ | PROT_WRITE
                                     : (flags & 1 ? PROT_READ : 0) | (flags & 2 ? PROT_WRITE : 0) | (flags & 4 ? PROT_EXEC : 0));
     }
+    if (g_heap.size)
+        area_add(g_heap.base, g_heap.size, PROT_READ | PROT_WRITE);
     step_done("added");
     struct sgx_enclave_init init = {(uint64_t)sig};
     int ret = ioctl(device, SGX_IOC_ENCLAVE_INIT, &init);
@@ -317,6 +331,16 @@ static void serve(struct worker *w, struct ocall_block *b)
             syscall(SYS_tgkill, getpid(), g_worker[b->arg[0]].tid, SIGURG);
         b->ret = 0;
         break;
+    case OCALL_TRIM: {
+        struct sgx_enclave_modify_types types = {b->arg[0], b->arg[1], SGX_PAGE_TYPE_TRIM, 0, 0};
+        b->ret = ioctl(g_device, SGX_IOC_ENCLAVE_MODIFY_TYPES, &types) ? -errno : 0;
+        break;
+    }
+    case OCALL_REMOVE: {
+        struct sgx_enclave_remove_pages pages = {b->arg[0], b->arg[1], 0};
+        b->ret = ioctl(g_device, SGX_IOC_ENCLAVE_REMOVE_PAGES, &pages) ? -errno : 0;
+        break;
+    }
     case OCALL_THREAD: {
         pthread_t thread;
         pthread_attr_t attr;
@@ -605,7 +629,10 @@ int main(int argc, char **argv)
         fail("no __vdso_sgx_enter_enclave: this process runs without SGX, start it with strongroom run");
     int device = image_load(file[0], size[0], file[1]);
     munmap((void *)file[0], size[0]);
-    close(device);
+    if (g_heap.size)
+        g_device = device;
+    else
+        close(device);
     if (!g_workers)
         fail("the image has no thread");
     for (uint32_t n = 0; n < g_workers; n++) {

@@ -1,6 +1,7 @@
 /*
- * The enclave's fixed heap: [main stack][brk ...][free][mappings, from the top down][LibOS's own pages].
- * Its pages were not measured: what is in them first is the host's choice, so all of it is zeroed before use.
+ * The enclave's heap: [main stack][brk ...][free][mappings, from the top down][LibOS's own pages].
+ * On SGX1 its pages were not measured: what is in them first is the host's choice, so all of it is zeroed before use. On SGX2
+ * (edmm.c) a page comes zero at its first use.
  */
 #include <linux/mman.h>
 
@@ -73,6 +74,7 @@ static bool take_out(u64 start, u64 end)
         j++;
     memmove(g_region + i, g_region + j, (g_regions - j) * sizeof *g_region);
     g_regions -= j - i;
+    edmm_unused(start, end);
     return true;
 }
 
@@ -106,8 +108,10 @@ static u64 place(u64 size, u32 prot, u32 flags)
     if (g_regions >= REGIONS - 4)
         return 0;
     u64 at = size ? find(size) : 0;
-    if (at)
+    if (at) {
         region_insert(region_after(at), (struct region){at, at + size, prot, flags});
+        edmm_used(at, at + size);
+    }
     return at;
 }
 
@@ -124,7 +128,7 @@ void mm_start(void)
         g_stack_size = 256 << 10;
     g_stack = g_low; /* below it is nothing: running over faults */
     g_brk_start = g_brk = g_brk_zero = g_low + g_stack_size;
-    g_high -= table;
+    g_high = edmm_start(g_low, g_high) - table;
     g_region = (struct region *)g_high;
     memset(g_region, 0, sizeof *g_region);
 }
@@ -255,7 +259,7 @@ long sys_brk(const long *a)
     if (page_up(want) > top)
         return (long)g_brk;
     if (want > g_brk_zero) {
-        memset((void *)g_brk_zero, 0, page_up(want) - g_brk_zero);
+        mm_zero(g_brk_zero, page_up(want) - g_brk_zero);
         g_brk_zero = page_up(want);
     } else if (want < g_brk)
         g_brk_zero = page_up(want);
@@ -268,9 +272,9 @@ static long fill(u64 at, u64 size, u32 prot, u32 flags, struct file *f, u64 offs
         if (!(flags & R_DIRTY))
             return 0;
         if (flags & R_STACK && size > STACK_ZEROED)
-            memset((void *)(at + size - STACK_ZEROED), 0, STACK_ZEROED);
+            mm_zero(at + size - STACK_ZEROED, STACK_ZEROED);
         else
-            memset((void *)at, 0, size);
+            mm_zero(at, size);
         return 0;
     }
     (void)prot;
@@ -283,7 +287,7 @@ static long fill(u64 at, u64 size, u32 prot, u32 flags, struct file *f, u64 offs
             break;
         done += (u64)n;
     }
-    memset((void *)(at + done), 0, size - done);
+    mm_zero(at + done, size - done);
     return 0;
 }
 
@@ -343,6 +347,7 @@ long sys_mmap(const long *a)
             return -ENOMEM;
         at = hint;
         region_insert(region_after(at), (struct region){at, at + size, prot, kind});
+        edmm_used(at, at + size);
     } else if (!(at = place(size, prot, kind)))
         return -ENOMEM;
     long bad_fill = fill(at, size, prot, kind, f, offset);
@@ -423,7 +428,7 @@ long sys_mremap(const long *a)
     u64 limit = next < g_regions ? g_region[next].start : g_high;
     if (limit >= at + size && g_region[i].end == at + old_size) {
         region_insert(next, (struct region){at + old_size, at + size, prot, R_DIRTY});
-        memset((void *)(at + old_size), 0, size - old_size);
+        mm_zero(at + old_size, size - old_size);
         return (long)at;
     }
     if (!(a[3] & MREMAP_MAYMOVE))
@@ -432,7 +437,7 @@ long sys_mremap(const long *a)
     if (!to)
         return -ENOMEM;
     memcpy((void *)to, (void *)at, old_size);
-    memset((void *)(to + old_size), 0, size - old_size);
+    mm_zero(to + old_size, size - old_size);
     take_out(at, at + old_size);
     return (long)to;
 }
@@ -450,7 +455,7 @@ long sys_madvise(const long *a)
             if (g_region[i].flags & R_STACK)
                 continue; /* glibc gives back a finished thread's stack: never read again as zero */
             if (g_region[i].flags & R_DIRTY)
-                memset((void *)from, 0, to - from);
+                mm_zero(from, to - from);
         }
     }
     return 0;

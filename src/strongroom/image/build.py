@@ -237,7 +237,8 @@ def _write(
     if thunks is not None:
         regions.append(thunks)
     heap = layout.Region("heap", cursor, found.memory, layout.READ_WRITE)
-    regions.append(heap)
+    if not found.edmm:
+        regions.append(heap)
     size = layout.elrange(heap.end)
     info = replace(
         draft, elrange_size=size, libos_base=libos.low, libos_size=libos.high - libos.low, heap_base=heap.address,
@@ -273,6 +274,7 @@ def _flags(found: manifest.Manifest) -> int:
     return (
         boot.FLAG_DEBUG * found.debug
         | boot.FLAG_NETWORK * found.network
+        | boot.FLAG_EDMM * found.edmm
         | boot.FLAG_HOST_ARGUMENTS * (found.args is True)
         | boot.FLAG_HOST_ENVIRONMENT * bool(found.env_allowed)
     )

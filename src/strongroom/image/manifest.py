@@ -27,7 +27,8 @@ _MOUNT_WORDS = (
 )  # fmt: skip
 _TABLES = ("enclave", "files", "env")
 _KEYS = (
-    "main", "packages", "memory", "threads", "product", "svn", "debug", "args", "env", "network", "exclude", "key",
+    "main", "packages", "memory", "threads", "product", "svn", "debug", "args", "env", "network", "edmm",
+    "exclude", "key",
 )  # fmt: skip
 # Inside paths that the image or the LibOS fills itself.
 _RESERVED = ("/", "/app", "/usr", "/lib", "/lib64", "/bin", "/dev", "/proc", "/sys")
@@ -69,6 +70,8 @@ class Manifest:
     env_allowed: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     network: bool = False
+    edmm: bool = False
+    """The heap's pages come when they are used (SGX2); nothing of it is in the image."""
     exclude: tuple[str, ...] = ()
     key: str | None = None
     files: tuple[Mount, ...] = ()
@@ -221,6 +224,7 @@ class _Reader:
             debug=self._get(table, "debug", bool, "true or false", False), args=args,
             env_allowed=tuple(sorted(set(allow))), env=self._fixed_environment(document.get("env", {})),
             network=self._get(table, "network", bool, "true or false", False),
+            edmm=self._get(table, "edmm", bool, "true or false", False),
             exclude=self._texts("exclude", table.get("exclude", [])),
             key=self._get(table, "key", str, "a text", None), files=self._mounts(document.get("files", {})),
         )  # fmt: skip
@@ -338,5 +342,5 @@ def _shown(text: str) -> str:
 _EXAMPLES = {
     "main": '"program.py"', "packages": '["cryptography"]', "memory": '"48M"', "threads": "4", "product": "1",
     "svn": "1", "debug": "false", "args": '["--fast"] or true', "env": '["LANG"]', "network": "true",
-    "exclude": '["*.enc"]', "key": '"file:key.pem"',
+    "edmm": "true", "exclude": '["*.enc"]', "key": '"file:key.pem"',
 }  # fmt: skip

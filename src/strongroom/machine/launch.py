@@ -133,6 +133,7 @@ def _request(
         "epc_pages": _pages(image.facts),
         "timing": int(timing),
         "pinned_pages": _pinned(image.facts),
+        "sgx2": int(_needs_sgx2(image.facts)),
         "cwd": os.fspath(image.folder.parent.resolve()),
         "binds": [target for _, target, _ in image.binds],
         "writable": sum(1 << place for place, (_, _, writable) in enumerate(image.binds) if writable),
@@ -152,6 +153,11 @@ def _pinned(facts: Mapping[str, Any]) -> int:
         return 0
     sizes = [one.get("size") for one in regions if isinstance(one, dict) and one.get("pages") == "tcs"]
     return 1 + sum(size // 4096 for size in sizes if isinstance(size, int) and 0 <= size < 2**50)
+
+
+def _needs_sgx2(facts: Mapping[str, Any]) -> bool:
+    manifest = facts.get("manifest")
+    return isinstance(manifest, dict) and manifest.get("edmm") is True
 
 
 def _allowed_environment(facts: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:

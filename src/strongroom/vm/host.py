@@ -108,6 +108,7 @@ class Host:
         chosen = level.choose(self._facts, wanted.level)
         live = self.live.use(wanted.vm)
         try:
+            live.require(wanted.sgx2)
             live.demand(wanted.epc_pages, wanted.pinned_pages)
             protocol.send(
                 client, {"ready": True, "level": chosen, "vm": live.vm.name, "size": live.size.name}

@@ -23,6 +23,10 @@ class EpcExhausted(StrongroomError):
     """The VM's page cache has no room for the enclave."""
 
 
+class NeedsSgx2(StrongroomError):
+    """The image cannot run on a processor without SGX2."""
+
+
 @dataclass
 class LiveVm:
     """One VM in use: EPC counters, limits and the runs in it."""
@@ -35,6 +39,14 @@ class LiveVm:
     users: int = 0
     stops: set[Callable[[], None]] = field(default_factory=set)
     """One for each run; ends it."""
+
+    def require(self, sgx2: bool) -> None:
+        """Refuse an image that is made for SGX2 on a size without it. Raises NeedsSgx2."""
+        if sgx2 and not self.size.sgx2:
+            raise NeedsSgx2(
+                f"the image has edmm = true, which needs SGX2; VM {self.vm.name} ({self.size.name}) has SGX1",
+                "run it in a DCsv3 VM (`strongroom vm create NAME --size Standard_DC2s_v3`), or build it without edmm",
+            )
 
     def demand(self, pages: int, pinned: int = 0) -> None:
         """Refuse an enclave that not even paging can hold: more of ``pinned`` pages (SECS, TCSs: never evicted) than

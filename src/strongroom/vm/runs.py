@@ -47,6 +47,7 @@ class RunRequest:
     environment: list[str]
     epc_pages: int
     pinned_pages: int
+    sgx2: bool
     image: list[int]
     channel: int | None
     binds: list[tuple[int, str, bool]]
@@ -79,6 +80,7 @@ class RunRequest:
             environment=environment,
             epc_pages=protocol.number(request, "epc_pages", 0, 2**40, 0),
             pinned_pages=protocol.number(request, "pinned_pages", 0, 2**40, 0),
+            sgx2=bool(protocol.number(request, "sgx2", 0, 1, 0)),
             image=descriptors[: len(IMAGE)],
             channel=rest[0] if channel else None,
             binds=[

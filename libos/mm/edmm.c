@@ -1,0 +1,139 @@
+/*
+ * The heap on SGX2: no page of it is in the image. A page comes, zero, when it is first touched: the fault handler at CSSA 1
+ * accepts (EACCEPT) a chunk of 16 at once. What the host adds on its own counts for nothing until it is accepted here.
+ * Large ranges that were given back leave the EPC again: trimmed by the host, accepted here, removed by the host.
+ */
+#include "libos.h"
+#include "../sys/sys.h"
+
+#define CHUNK 0x10000ull
+#define KEPT (64ull << 20) /* accepted memory that nobody uses stays up to this: the next allocation has it at once */
+#define SECINFO_R 1ull
+#define SECINFO_W 2ull
+#define SECINFO_PENDING 8ull
+#define SECINFO_MODIFIED 0x10ull
+#define SECINFO_REG 0x200ull
+#define SECINFO_TRIM 0x400ull
+#define FETCH 0x10u /* page fault error code: an instruction fetch */
+
+static u64 g_low, g_high;  /* the heap; g_high 0: no EDMM, or not started */
+static u32 *g_chunk;       /* one bit a chunk: its pages are accepted, or being so */
+static u64 g_unused;       /* bytes that are accepted and not in use; under g_lock */
+
+/* EACCEPT of one page; 0, or SGX's error. */
+static u64 accept(u64 page, u64 flags)
+{
+    struct { u64 flags, reserved[7]; } __attribute__((aligned(64))) secinfo = {flags, {0}};
+    return libos_enclu(SGX_EACCEPT, &secinfo, (const void *)page, NULL);
+}
+
+static void accept_range(u64 from, u64 to)
+{
+    for (u64 page = from; page < to; page += PAGE)
+        accept(page, SECINFO_REG | SECINFO_PENDING | SECINFO_R | SECINFO_W);
+}
+
+static bool taken(u64 chunk) { return __atomic_load_n(&g_chunk[chunk / 32], __ATOMIC_SEQ_CST) >> chunk % 32 & 1; }
+
+/* The table's own pages come first, without a fault: the handler looks into it. Returns where it begins. */
+u64 edmm_start(u64 low, u64 high)
+{
+    if (!(boot()->flags & BOOT_EDMM))
+        return high;
+    u64 size = page_up(((high - low) / CHUNK + 32) / 8);
+    u64 table = high - size;
+    accept_range(table, high);
+    g_chunk = (u32 *)table;
+    g_low = low;
+    __atomic_store_n(&g_high, table, __ATOMIC_SEQ_CST);
+    return table;
+}
+
+/* From the handler at CSSA 1: a page fault at `address`. True when the page came meanwhile, and the instruction is to run again. */
+bool edmm_fault(u64 address, u32 error)
+{
+    u64 high = __atomic_load_n(&g_high, __ATOMIC_SEQ_CST);
+    if (!high || address < g_low || address >= high || error & FETCH)
+        return false;
+    u64 chunk = (address - g_low) / CHUNK, start = g_low + chunk * CHUNK;
+    u32 bit = 1u << chunk % 32;
+    if (__atomic_fetch_or(&g_chunk[chunk / 32], bit, __ATOMIC_SEQ_CST) & bit)
+        accept_range(page_down(address), page_down(address) + PAGE); /* another thread is at it: this page at least */
+    else
+        accept_range(start, min64(start + CHUNK, high));
+    return true;
+}
+
+/* Zeroes a range of the heap without touching what was never there. */
+void mm_zero(u64 at, u64 size)
+{
+    u64 end = at + size, part;
+    for (; at < end; at += part) {
+        part = end - at;
+        if (g_high) {
+            u64 chunk = (at - g_low) / CHUNK, next = g_low + (chunk + 1) * CHUNK;
+            part = min64(part, next - at);
+            if (!taken(chunk))
+                continue;
+        }
+        memset((void *)at, 0, part);
+    }
+}
+
+static u64 taken_in(u64 from, u64 to)
+{
+    u64 size = 0;
+    for (u64 at = from; at < to; at += CHUNK)
+        size += taken((at - g_low) / CHUNK) ? CHUNK : 0;
+    return size;
+}
+
+/* Whole chunks within a range. */
+static bool chunks_of(u64 *at, u64 *end)
+{
+    *at = g_low + (*at - g_low + CHUNK - 1) / CHUNK * CHUNK;
+    *end = g_low + (min64(*end, g_high) - g_low) / CHUNK * CHUNK;
+    return *at < *end;
+}
+
+/* A range of the heap comes into use, or went out of it: what is kept for later has a bound. g_lock is held. */
+void edmm_used(u64 at, u64 end)
+{
+    if (g_high && g_unused && chunks_of(&at, &end))
+        g_unused -= min64(g_unused, taken_in(at, end));
+}
+
+/* Chunks [from, to) leave the EPC; what the host does not do right stays, and is only memory that is not given back. */
+static void give_back(u64 from, u64 to)
+{
+    u64 done = 0, size = to - from;
+    long ret = ocall(OCALL_TRIM, 0, from, size, 0, 0, 0, 0);
+    if (ret)
+        return;
+    for (; done < size; done += PAGE)
+        if (accept(from + done, SECINFO_TRIM | SECINFO_MODIFIED))
+            libos_bug("the host did not trim a page that it says it did");
+    if (ocall(OCALL_REMOVE, 0, from, size, 0, 0, 0, 0))
+        libos_bug("the host did not remove a page that was trimmed");
+    for (u64 chunk = (from - g_low) / CHUNK; chunk < (to - g_low) / CHUNK; chunk++)
+        __atomic_fetch_and(&g_chunk[chunk / 32], ~(1u << chunk % 32), __ATOMIC_SEQ_CST);
+}
+
+void edmm_unused(u64 from, u64 to)
+{
+    if (!g_high || !chunks_of(&from, &to))
+        return;
+    g_unused += taken_in(from, to);
+    if (g_unused <= KEPT)
+        return;
+    while (from < to) { /* runs of chunks that are there */
+        u64 stop = from;
+        while (stop < to && taken((stop - g_low) / CHUNK))
+            stop += CHUNK;
+        if (stop > from) {
+            give_back(from, stop);
+            g_unused -= min64(g_unused, stop - from);
+        }
+        from = stop + CHUNK;
+    }
+}
