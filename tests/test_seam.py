@@ -76,7 +76,8 @@ class Busy:
 
 
 @pytest.fixture
-def busy(built: Path, strongroom_home: Path) -> Iterator[Busy]:
+def busy(built: Path, strongroom_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Busy]:
+    monkeypatch.setenv("STRONGROOM_POOL", "0")  # no second loader that waits for the next run
     before = loaders()
     with subprocess.Popen(strongroom("run", str(built)), stdout=subprocess.PIPE, text=True) as process:
         try:
