@@ -15,7 +15,7 @@ ENVIRONMENT = {"PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERS
 MANIFEST = """[enclave]
 main = "python3"
 args = true
-memory = "768M"
+memory = "1536M"
 threads = 128
 network = true
 packages = [{packages}]
@@ -71,7 +71,7 @@ def build(python: str, work: Path, numpy: bool, say: Callable[[str], None]) -> P
     if ZONES.is_dir():
         manifest += f'"{ZONES}" = "trusted"\n'
     # Programs that tests look for before they start them: there, so that what is refused is the start.
-    for program in ("sh", "tar", "zip", "unzip"):
+    for program in ("sh", "bash", "tar", "zip", "unzip", "ip", "ifconfig"):
         host = shutil.which(program)
         if host:
             manifest += f'"/bin/{program}" = "trusted:{os.path.realpath(host)}"\n'

@@ -110,8 +110,8 @@ def run_python(name: str, lines: Lines) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     sys.modules["numpy"] = None  # type: ignore[assignment]  # optional: the same on both sides
     # Not tried: on some virtual machines connecting to one's own VSOCK address waits for ever.
-    if hasattr(socket, "AF_VSOCK"):
-        del socket.AF_VSOCK  # type: ignore[misc]
+    if hasattr(socket, "IOCTL_VM_SOCKETS_GET_LOCAL_CID"):
+        del socket.IOCTL_VM_SOCKETS_GET_LOCAL_CID
     faulthandler.enable(all_threads=True)
     faulthandler.register(signal.SIGUSR1, chain=True)
     support.use_resources = []

@@ -5,6 +5,7 @@
 #include <linux/stat.h>
 
 #include "temporary.h"
+#include "terminal.h"
 #include "../sys/sys.h"
 
 static struct { struct file *file; bool cloexec; } g_fd[FILES_MAX];
@@ -31,6 +32,8 @@ void file_drop(struct file *f)
         pipe_drop(f->out, true);
     if (f->unix_socket)
         unix_drop(f->unix_socket);
+    if (f->type == FILE_TERMINAL)
+        terminal_drop(f);
     if (f->host_fd > 2)
         host(__NR_close, f->host_fd);
     if (f->inode)
@@ -157,8 +160,8 @@ static long host_write(struct file *f, const u8 *from, u64 size, long at)
             return done ? (long)done : n == -EINTR ? -ERESTARTSYS : n;
         }
         done += (u64)n;
-        if ((u64)n < part || !size || f->socket)
-            break;
+        if (!size || !n || ((u64)n < part && f->socket_type != 1))
+            break; /* a stream socket's short answer: the next one waits, or says EAGAIN */
     }
     file_drop(f);
     return (long)done;
@@ -167,7 +170,7 @@ static long host_write(struct file *f, const u8 *from, u64 size, long at)
 u32 file_generation(const struct file *f)
 {
     return f->generation + (f->in ? f->in->generation : 0) + (f->out ? f->out->generation : 0) +
-           (f->unix_socket ? unix_generation(f->unix_socket) : 0);
+           (f->unix_socket ? unix_generation(f->unix_socket) : 0) + (f->type == FILE_TERMINAL ? terminal_generation(f) : 0);
 }
 
 long file_read(struct file *f, void *to, u64 size, long at)
@@ -197,6 +200,8 @@ long file_read(struct file *f, void *to, u64 size, long at)
         return pipe_read(f, to, size);
     case FILE_UNIX:
         return unix_read(f, to, size);
+    case FILE_TERMINAL:
+        return terminal_read(f, to, size);
     case FILE_DEVICE:
         if (f->device == DEV_NULL)
             return 0;
@@ -253,6 +258,8 @@ long file_write(struct file *f, const void *from, u64 size, long at)
         return pipe_write(f, from, size);
     case FILE_UNIX:
         return unix_write(f, from, size);
+    case FILE_TERMINAL:
+        return terminal_write(f, from, size);
     case FILE_DEVICE:
         return f->device == DEV_FULL ? -ENOSPC : (long)size;
     case FILE_EVENT:
@@ -279,6 +286,8 @@ u32 file_poll(struct file *f)
         return now;
     case FILE_UNIX:
         return unix_poll(f->unix_socket);
+    case FILE_TERMINAL:
+        return terminal_poll(f);
     case FILE_EVENT:
     case FILE_TIMER:
         return event_poll(f);

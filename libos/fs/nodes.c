@@ -4,6 +4,7 @@
 #include <linux/stat.h>
 
 #include "libos.h"
+#include "terminal.h"
 #include "../sys/sys.h"
 
 static const struct { const char *path; enum device device; } g_devices[] = {
@@ -66,7 +67,7 @@ static const struct { const char *path; int (*make)(char *to, size_t size); } g_
     {"/proc/self/exe", list_exe},
 };
 static const char *const g_folders[] = {
-    "/dev", "/dev/attestation", "/dev/attestation/keys", "/dev/strongroom", "/proc", "/proc/self", "/proc/self/fd", "/proc/sys", "/proc/sys/vm",
+    "/dev", "/dev/pts", "/dev/attestation", "/dev/attestation/keys", "/dev/strongroom", "/proc", "/proc/self", "/proc/self/fd", "/proc/sys", "/proc/sys/vm",
     "/proc/sys/kernel", "/sys", "/sys/devices", "/sys/devices/system", "/sys/devices/system/cpu",
 };
 static const char *const g_others[] = {
@@ -111,6 +112,9 @@ long node_open(const char *given, int flags, struct file **file)
             *file = f;
             return 0;
         }
+    long terminal = terminal_open(path, flags, file);
+    if (terminal != -ENOENT)
+        return terminal;
     if (!strncmp(path, "/dev/attestation/", 17))
         return attestation_open(path + 17, flags, file);
     if (!strcmp(path, "/dev/strongroom/channel")) {
@@ -181,6 +185,8 @@ long node_stat(const char *given, struct stat_k *st)
             struct file f = {.type = FILE_DEVICE, .device = g_devices[i].device};
             return file_stat(&f, st);
         }
+    if (!terminal_stat(path, st))
+        return 0;
     for (size_t i = 0; i < COUNT(g_texts); i++)
         if (!strcmp(path, g_texts[i].path))
             return simple(st, S_IFREG | 0444, 0x1000 + i), 0;

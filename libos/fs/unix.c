@@ -11,6 +11,7 @@ enum { STREAM = 1, DATAGRAM = 2, PACKETS = 5 };
 enum { PEEK = 2, TRUNC = 0x20, DONTWAIT = 0x40, WAITALL = 0x100, NOSIGNAL = 0x4000 };
 #define QUEUE_BYTES 212992u
 #define QUEUE_COUNT 512u
+#define MESSAGE_COST 512u            /* what a stream is charged for a message besides its bytes: Linux counts its buffers too */
 #define POLLRDHUP_ 0x2000u
 
 struct message {
@@ -329,8 +330,16 @@ long unix_shutdown(struct file *f, long how)
 }
 
 /* ---- messages ---- */
+static u64 stream_room(const struct unix_socket *to)
+{
+    u64 charge = to->queued + MESSAGE_COST * (to->count + 1ull);
+    return charge < QUEUE_BYTES ? QUEUE_BYTES - charge : 0;
+}
+
 static bool full(const struct unix_socket *to, u64 size)
 {
+    if (to->type == STREAM)
+        return !stream_room(to);
     return to->count >= QUEUE_COUNT || (to->queued && to->queued + size > QUEUE_BYTES);
 }
 
@@ -390,8 +399,8 @@ long unix_send(struct file *f, const void *from, u64 size, u32 flags, struct uni
         }
         if (s->type == STREAM && !size)
             return 0;
-        u64 part = s->type == STREAM ? min64(size - done, 32768) : size;
-        if (!full(to, part)) {
+        if (!full(to, size)) {
+            u64 part = s->type == STREAM ? min64(min64(size - done, 32768), stream_room(to)) : size;
             long n = put(s, to, (const u8 *)from + done, part, extra);
             if (n < 0)
                 return done ? (long)done : n;

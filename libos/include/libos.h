@@ -55,6 +55,7 @@ struct thread {
     u64 reserved[2];
     struct regs start;                   /* of a new thread */
     u64 clear_tid, robust_list;
+    int tid;                             /* never given twice, as long as numbers last */
     u64 mask, pending, saved_mask;
     bool restore_mask, has_fault;
     struct fault fault;
@@ -167,7 +168,7 @@ int objects_list(char *to, size_t size);
 struct inode;
 enum file_type {
     FILE_PACK, FILE_DIR, FILE_TMP, FILE_HOST, FILE_PIPE, FILE_EVENT, FILE_EPOLL, FILE_DEVICE, FILE_BUFFER, FILE_TIMER,
-    FILE_UNIX, FILE_PROCESS, FILE_ENCRYPTED,
+    FILE_UNIX, FILE_PROCESS, FILE_TERMINAL, FILE_ENCRYPTED,
 };
 enum device { DEV_NULL = 1, DEV_ZERO, DEV_RANDOM, DEV_FULL };
 struct pipe {
@@ -192,6 +193,7 @@ struct file {
     int socket_type;                    /* of the host: SOCK_STREAM and so on */
     struct pipe *in, *out;              /* FILE_PIPE: a FIFO opened O_RDWR has both */
     struct unix_socket *unix_socket;    /* FILE_UNIX */
+    u32 terminal; bool terminal_master; /* FILE_TERMINAL: its number, which end */
     u64 count; bool semaphore;          /* FILE_EVENT */
     struct epoll_item *items; u32 item_count, item_room;
     enum device device;

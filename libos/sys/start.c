@@ -16,7 +16,7 @@ const struct boot_info *boot(void) { return (const void *)BOOT_ADDRESS; }
 const char *boot_string(u32 offset) { return (const char *)(BOOT_ADDRESS + offset); }
 u32 thread_count(void) { return boot()->thread_count; }
 struct thread *thread_at(u32 number) { return (void *)(boot()->thread_base + number * boot()->thread_stride + 4 * PAGE); }
-int tid_of(struct thread *t) { return PID + (int)t->number; }
+int tid_of(struct thread *t) { return t->tid; }
 
 bool random_bytes(void *to, size_t size)
 {
@@ -189,6 +189,7 @@ void start_main(struct thread *t, const struct start_info *from)
 
     struct regs regs = {.rip = interp ? interp->base + interp_head.entry : main->base + head.entry, .rsp = sp, .rflags = 0x202};
     t->fs_base = 0;
+    t->tid = PID;
     memcpy(t->name, "main", 5);
     unlock();
     libos_go(&regs);

@@ -16,6 +16,8 @@ bool epoll_ready(struct file *f);
 bool readable(struct file *f);
 bool writable(struct file *f);
 bool seekable(struct file *f);
+struct thread *thread_of(long tid); /* NULL: no such thread */
+const char *machine_name(long which); /* 0: host, 1: domain */
 long file_resize(struct file *f, u64 size);
 u64 files_limit(void);
 void say_refused(const char *what); /* a line that names who asked for another process */

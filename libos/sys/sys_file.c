@@ -7,6 +7,7 @@
 
 #include "sys.h"
 #include "temporary.h"
+#include "terminal.h"
 #include "unix.h"
 
 #define FILE_OR_BAD(fd) ({ struct file *file_ = file_get((int)(fd)); if (!file_) return -EBADF; file_; })
@@ -352,6 +353,10 @@ long sys_ioctl(const long *a)
             return -EFAULT;
         f->flags = *(int *)a[2] ? f->flags | O_NONBLOCK : f->flags & ~(u32)O_NONBLOCK;
         return f->type == FILE_HOST && f->host_fd > 2 ? host(__NR_fcntl, f->host_fd, F_SETFL, f->flags) : 0;
+    }
+    if (f->type == FILE_TERMINAL)
+        return terminal_ioctl(f, (u32)a[1], (u64)a[2]);
+    switch ((u32)a[1]) {
     case FIONREAD: {
         long n = -ENOTTY;
         if (!user_write_ok((u64)a[2], 4))

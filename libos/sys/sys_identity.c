@@ -54,23 +54,23 @@ long sys_setregid(const long *a) { return set(1, (long[]){a[0], a[1], (u32)a[0] 
 
 long sys_getgroups(const long *a)
 {
-    if (a[0] < 0 || (a[0] && a[0] < g_identity.group_count))
+    if ((int)a[0] < 0 || ((int)a[0] && (u32)a[0] < g_identity.group_count))
         return -EINVAL;
-    if (a[0] && !user_write_ok((u64)a[1], 4ull * g_identity.group_count))
+    if ((int)a[0] && !user_write_ok((u64)a[1], 4ull * g_identity.group_count))
         return -EFAULT;
-    if (a[0])
+    if ((int)a[0])
         memcpy((void *)a[1], g_identity.groups, 4ull * g_identity.group_count);
     return g_identity.group_count;
 }
 long sys_setgroups(const long *a)
 {
-    if ((u64)a[0] > sizeof g_identity.groups / 4)
+    if ((u32)a[0] > sizeof g_identity.groups / 4)
         return -EINVAL;
     if (g_identity.uid[1])
         return -EPERM;
-    if (!user_read_ok((u64)a[1], 4ull * (u64)a[0]))
+    if (!user_read_ok((u64)a[1], 4ull * (u32)a[0]))
         return -EFAULT;
-    memcpy(g_identity.groups, (void *)a[1], 4ull * (u64)a[0]);
+    memcpy(g_identity.groups, (void *)a[1], 4ull * (u32)a[0]);
     g_identity.group_count = (u32)a[0];
     return 0;
 }
@@ -80,41 +80,59 @@ long sys_umask(const long *a)
     g_identity.umask = (u32)a[0] & 0777;
     return was;
 }
-long sys_getpgid(const long *a) { return a[0] == 0 || a[0] == PID ? PID : -ESRCH; }
+long sys_getpgid(const long *a) { return (int)a[0] == 0 || (int)a[0] == PID ? PID : -ESRCH; }
 long sys_setsid(const long *a) { (void)a; return -EPERM; } /* the program leads its session and its group */
-long sys_setpgid(const long *a) { return a[0] == 0 || a[0] == PID ? -EPERM : -ESRCH; }
+long sys_setpgid(const long *a) { return (int)a[0] == 0 || (int)a[0] == PID ? -EPERM : -ESRCH; }
+
+/* ---- names of the machine ---- */
+static char g_names[2][65] = {"enclave", "(none)"};
+const char *machine_name(long which) { return g_names[which]; }
+static long rename_machine(long which, const long *a)
+{
+    if ((int)a[1] < 0 || (int)a[1] > 64)
+        return -EINVAL;
+    if (g_identity.uid[1])
+        return -EPERM;
+    if (!user_read_ok((u64)a[0], (u64)a[1]))
+        return -EFAULT;
+    memset(g_names[which], 0, sizeof g_names[which]);
+    memcpy(g_names[which], (void *)a[0], (u64)a[1]);
+    return 0;
+}
+long sys_sethostname(const long *a) { return rename_machine(0, a); }
+long sys_setdomainname(const long *a) { return rename_machine(1, a); }
 
 /* ---- scheduling ---- */
 static int g_nice, g_policy, g_priority;
-static bool ours(long id) { return id == 0 || (id >= PID && id < PID + (long)thread_count()); }
+static bool ours(long id) { return (int)id == 0 || thread_of((int)id); }
 long sys_getpriority(const long *a)
 {
-    if (a[0] < 0 || a[0] > 2)
+    if ((u32)a[0] > 2)
         return -EINVAL;
-    return a[0] == 2 || ours(a[1]) ? 20 - g_nice : -ESRCH;
+    return (int)a[0] == 2 || ours(a[1]) ? 20 - g_nice : -ESRCH;
 }
 long sys_setpriority(const long *a)
 {
-    if (a[0] < 0 || a[0] > 2)
+    if ((u32)a[0] > 2)
         return -EINVAL;
-    if (a[0] != 2 && !ours(a[1]))
+    if ((int)a[0] != 2 && !ours(a[1]))
         return -ESRCH;
     g_nice = (int)a[2] < -20 ? -20 : (int)a[2] > 19 ? 19 : (int)a[2];
     return 0;
 }
 static bool known(long policy) { return policy == 0 || policy == 1 || policy == 2 || policy == 3 || policy == 5; }
 static int most(long policy) { return policy == 1 || policy == 2 ? 99 : 0; }
-long sys_sched_getscheduler(const long *a) { return a[0] < 0 ? -EINVAL : ours(a[0]) ? g_policy : -ESRCH; }
+long sys_sched_getscheduler(const long *a) { return (int)a[0] < 0 ? -EINVAL : ours(a[0]) ? g_policy : -ESRCH; }
 long sys_sched_setscheduler(const long *a)
 {
-    if (a[0] < 0 || !known(a[1]))
+    if ((int)a[0] < 0 || !known((int)a[1]))
         return -EINVAL;
     if (!ours(a[0]))
         return -ESRCH;
     if (!user_read_ok((u64)a[2], 4))
         return -EFAULT;
     int priority = *(int *)a[2];
-    if (priority < (most(a[1]) ? 1 : 0) || priority > most(a[1]))
+    if (priority < (most((int)a[1]) ? 1 : 0) || priority > most((int)a[1]))
         return -EINVAL;
     g_policy = (int)a[1];
     g_priority = priority;
@@ -123,7 +141,7 @@ long sys_sched_setscheduler(const long *a)
 long sys_sched_setparam(const long *a) { return sys_sched_setscheduler((long[]){a[0], g_policy, a[1]}); }
 long sys_sched_getparam(const long *a)
 {
-    if (a[0] < 0)
+    if ((int)a[0] < 0)
         return -EINVAL;
     if (!ours(a[0]))
         return -ESRCH;
@@ -132,11 +150,11 @@ long sys_sched_getparam(const long *a)
     *(int *)a[1] = g_priority;
     return 0;
 }
-long sys_sched_get_priority_max(const long *a) { return known(a[0]) ? most(a[0]) : -EINVAL; }
-long sys_sched_get_priority_min(const long *a) { return known(a[0]) ? most(a[0]) != 0 : -EINVAL; }
+long sys_sched_get_priority_max(const long *a) { return known((int)a[0]) ? most((int)a[0]) : -EINVAL; }
+long sys_sched_get_priority_min(const long *a) { return known((int)a[0]) ? most((int)a[0]) != 0 : -EINVAL; }
 long sys_sched_rr_get_interval(const long *a)
 {
-    if (a[0] < 0)
+    if ((int)a[0] < 0)
         return -EINVAL;
     if (!ours(a[0]))
         return -ESRCH;
@@ -159,7 +177,7 @@ long sys_sched_getaffinity(const long *a)
     if ((u64)a[1] < 8 || a[1] & 7)
         return -EINVAL;
     if (!ours(a[0]))
-        return a[0] < 0 ? -EINVAL : -ESRCH;
+        return (int)a[0] < 0 ? -EINVAL : -ESRCH;
     if (!user_write_ok((u64)a[2], 8))
         return -EFAULT;
     *(u64 *)a[2] = g_affinity ? g_affinity : all_processors();
@@ -169,7 +187,7 @@ long sys_sched_setaffinity(const long *a)
 {
     u64 mask = 0;
     if (!ours(a[0]))
-        return a[0] < 0 ? -EINVAL : -ESRCH;
+        return (int)a[0] < 0 ? -EINVAL : -ESRCH;
     if (!user_read_ok((u64)a[2], (u64)a[1]))
         return -EFAULT;
     memcpy(&mask, (void *)a[2], min64((u64)a[1], 8));

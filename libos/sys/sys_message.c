@@ -45,16 +45,18 @@ static long vector_size(const struct header *h, bool writable, u64 *total)
     return 0;
 }
 
-static void vector_copy(const struct header *h, u8 *bytes, u64 size, bool out)
+/* `size` bytes of the vector from `skip` on. */
+static void vector_copy(const struct header *h, u8 *bytes, u64 size, bool out, u64 skip)
 {
     const struct iovec *v = (const void *)h->vector;
     u64 at = 0;
     for (u64 i = 0; i < h->count && at < size; i++) {
-        u64 part = min64(v[i].iov_len, size - at);
+        u64 over = min64(skip, v[i].iov_len), part = min64(v[i].iov_len - over, size - at);
         if (out)
-            memcpy(v[i].iov_base, bytes + at, part);
+            memcpy((u8 *)v[i].iov_base + over, bytes + at, part);
         else
-            memcpy(bytes + at, v[i].iov_base, part);
+            memcpy(bytes + at, (u8 *)v[i].iov_base + over, part);
+        skip -= over;
         at += part;
     }
 }
@@ -150,7 +152,7 @@ static long unix_message(struct file *f, struct header *h, u32 flags, bool send)
     if (!n && !(bytes = kmalloc(total + 1)))
         n = -ENOBUFS;
     if (!n && send) {
-        vector_copy(h, bytes, total, false);
+        vector_copy(h, bytes, total, false, 0);
         if (h->name_size && (n = unix_name_in((long)h->name, h->name_size, &name)))
             n = n == -EAFNOSUPPORT ? -EINVAL : n;
         if (!n)
@@ -161,7 +163,7 @@ static long unix_message(struct file *f, struct header *h, u32 flags, bool send)
     } else if (!n) {
         n = unix_receive(f, bytes, total, flags, extra);
         if (n >= 0) {
-            vector_copy(h, bytes, min64((u64)n, total), true);
+            vector_copy(h, bytes, min64((u64)n, total), true, 0);
             h->flags = extra->flags;
             rights_out(h, extra, flags & CMSG_CLOEXEC, &h->flags);
             u32 size = extra->from.size > 2 ? extra->from.size : 0;
@@ -202,6 +204,7 @@ static long host_message(struct file *f, struct header *h, u32 flags, bool send)
     u64 total, name_size = h->name ? h->name_size : 0, control_size = min64(h->control_size, CONTROL_MOST);
     u8 control[CONTROL_MOST];
     long n = vector_size(h, !send, &total);
+    u64 whole = total;
     if (n)
         return n;
     if (name_size > ADDRESS_MOST)
@@ -226,7 +229,7 @@ static long host_message(struct file *f, struct header *h, u32 flags, bool send)
             i += next_control(c->size);
         }
         memcpy(data + CONTROL_AT, control, control_size);
-        vector_copy(h, data + PAYLOAD_AT, total, false);
+        vector_copy(h, data + PAYLOAD_AT, total, false, 0);
         flags |= NOSIGNAL;
     }
     struct header out = {name_size ? at : 0, (u32)name_size, 0, at + VECTOR_AT, 1, control_size ? at + CONTROL_AT : 0, control_size, 0, 0};
@@ -235,6 +238,16 @@ static long host_message(struct file *f, struct header *h, u32 flags, bool send)
     memcpy(data + VECTOR_AT, &vector, sizeof vector);
     n = host_wait(send ? __NR_sendmsg : __NR_recvmsg, (u64)f->host_fd, at + HEADER_AT, flags & ~(u32)CMSG_CLOEXEC, 0, 0, 0,
                   send ? total : flags & TRUNC ? 1 << 30 : total);
+    /* A stream takes all of it, as far as it goes without waiting where waiting is not wanted. */
+    for (u64 done = n > 0 ? (u64)n : 0; send && n > 0 && done < whole; done += (u64)n) {
+        u64 part = min64(whole - done, PAYLOAD_MOST);
+        vector_copy(h, data + PAYLOAD_AT, part, false, done);
+        n = host_wait(__NR_sendto, (u64)f->host_fd, at + PAYLOAD_AT, part, flags, 0, 0, part);
+        if (n <= 0)
+            return (long)done;
+        if (done + (u64)n == whole)
+            return (long)whole;
+    }
     if (send || n < 0)
         return restart(n);
     memcpy(&out, data + HEADER_AT, sizeof out);
@@ -244,7 +257,7 @@ static long host_message(struct file *f, struct header *h, u32 flags, bool send)
     long kept = control_check(control, out.control_size);
     if (kept < 0)
         return kept;
-    vector_copy(h, data + PAYLOAD_AT, min64((u64)n, total), true);
+    vector_copy(h, data + PAYLOAD_AT, min64((u64)n, total), true, 0);
     memcpy((void *)h->control, control, (u64)kept);
     h->control_size = (u64)kept;
     if (h->name) {
@@ -306,17 +319,24 @@ long sys_sendto(const long *a)
     }
     if (size > PAYLOAD_MOST && f->socket_type != 1)
         return -EMSGSIZE;
-    size = min64(size, PAYLOAD_MOST);
-    if (a[4] && (bad = address_in(a[4], a[5])))
-        return bad;
-    memcpy(ocall_data() + PAYLOAD_AT, (void *)a[1], size);
+    u64 done = 0;
+    long n;
     f->refs++;
-    long n = host_wait(__NR_sendto, (u64)f->host_fd, host_data_address() + PAYLOAD_AT, size, (u64)(a[3] | NOSIGNAL),
-                       a[4] ? host_data_address() : 0, a[4] ? (u64)a[5] : 0, size);
+    do { /* a stream takes all of it, as far as it goes without waiting where waiting is not wanted */
+        u64 part = min64(size - done, PAYLOAD_MOST);
+        n = a[4] ? address_in(a[4], a[5]) : 0;
+        if (n)
+            break;
+        memcpy(ocall_data() + PAYLOAD_AT, (u8 *)a[1] + done, part);
+        n = host_wait(__NR_sendto, (u64)f->host_fd, host_data_address() + PAYLOAD_AT, part, (u64)(a[3] | NOSIGNAL),
+                      a[4] ? host_data_address() : 0, a[4] ? (u64)a[5] : 0, part);
+        if (n > 0)
+            done += (u64)n;
+    } while (n > 0 && done < size);
     file_drop(f);
-    if (n == -EPIPE && !(a[3] & NOSIGNAL))
+    if (n == -EPIPE && !done && !(a[3] & NOSIGNAL))
         signal_send(self(), 13, 0, 0);
-    return restart(n);
+    return done ? (long)done : restart(n);
 }
 
 long sys_recvfrom(const long *a)

@@ -6,7 +6,7 @@
 
 long sys_uname(const long *a)
 {
-    static const char *const fields[6] = {"Linux", "enclave", "6.1.0-strongroom", "#1 Strongroom LibOS", "x86_64", "(none)"};
+    const char *const fields[6] = {"Linux", machine_name(0), "6.1.0-strongroom", "#1 Strongroom LibOS", "x86_64", machine_name(1)};
     if (!user_write_ok((u64)a[0], 6 * 65))
         return -EFAULT;
     memset((void *)a[0], 0, 6 * 65);
@@ -26,9 +26,10 @@ static u64 g_limit[16][2];
 long sys_prlimit64(const long *a)
 {
     static bool ready;
-    if (a[0] != 0 && a[0] != PID)
+    u32 which = (u32)a[1];
+    if ((int)a[0] != 0 && (int)a[0] != PID)
         return -ESRCH;
-    if (a[1] < 0 || a[1] > 15)
+    if (which > 15)
         return -EINVAL;
     if ((a[3] && !user_write_ok((u64)a[3], 16)) || (a[2] && !user_read_ok((u64)a[2], 16)))
         return -EFAULT;
@@ -44,13 +45,13 @@ long sys_prlimit64(const long *a)
         memcpy(new, (void *)a[2], 16);
         if (new[0] > new[1])
             return -EINVAL;
-        if (a[1] == 7 && new[1] > FILES_MAX)
+        if (which == 7 && new[1] > FILES_MAX)
             return -EPERM;
     }
     if (a[3])
-        memcpy((void *)a[3], g_limit[a[1]], 16);
+        memcpy((void *)a[3], g_limit[which], 16);
     if (a[2])
-        memcpy(g_limit[a[1]], new, 16);
+        memcpy(g_limit[which], new, 16);
     return 0;
 }
 u64 files_limit(void) { return min64(g_limit[7][1] ? g_limit[7][0] : FILES_MAX, FILES_MAX); }

@@ -231,7 +231,7 @@ void signals_start(void)
 
 long sys_rt_sigaction(const long *a)
 {
-    long n = a[0];
+    int n = (int)a[0];
     if (n < 1 || n > 64 || a[3] != 8)
         return -EINVAL;
     if ((a[1] && !user_read_ok((u64)a[1], 32)) || (a[2] && !user_write_ok((u64)a[2], 32)))
@@ -330,15 +330,20 @@ static long send(struct thread *t, long n, int code)
         signal_send(t, (int)n, code, 0);
     return 0;
 }
-long sys_kill(const long *a) { return a[0] == PID || a[0] == 0 || a[0] == -1 || a[0] == -PID ? send(NULL, a[1], 0) : -ESRCH; }
+long sys_kill(const long *a)
+{
+    int pid = (int)a[0];
+    return pid == PID || pid == 0 || pid == -1 || pid == -PID ? send(NULL, (int)a[1], 0) : -ESRCH;
+}
 long sys_tkill(const long *a)
 {
-    long i = a[0] - PID;
-    if (i < 0 || i >= thread_count() || thread_at((u32)i)->state != THREAD_RUNNING)
-        return -ESRCH;
-    return send(thread_at((u32)i), a[1], -6);
+    int tid = (int)a[0];
+    struct thread *t = tid > 0 ? thread_of(tid) : NULL;
+    if (tid <= 0)
+        return -EINVAL;
+    return t ? send(t, (int)a[1], -6) : -ESRCH;
 }
-long sys_tgkill(const long *a) { return a[0] == PID ? sys_tkill((long[]){a[1], a[2]}) : -ESRCH; }
+long sys_tgkill(const long *a) { return (int)a[0] <= 0 ? -EINVAL : (int)a[0] == PID ? sys_tkill((long[]){a[1], a[2]}) : -ESRCH; }
 long sys_rt_sigpending(const long *a)
 {
     if (!user_write_ok((u64)a[0], 8))
@@ -411,16 +416,17 @@ long sys_rt_sigtimedwait(const long *a)
 /* ---- descriptors of processes: there is one process ---- */
 long sys_pidfd_open(const long *a)
 {
-    if (a[0] <= 0 || a[1] & ~0x800l /* PIDFD_NONBLOCK */)
+    if ((int)a[0] <= 0 || a[1] & ~0x800l /* PIDFD_NONBLOCK */)
         return -EINVAL;
-    if (a[0] != PID)
+    if ((int)a[0] != PID)
         return -ESRCH;
     return file_install(file_new(FILE_PROCESS, 2), 0, true);
 }
 long sys_pidfd_send_signal(const long *a)
 {
     struct file *f = file_get((int)a[0]);
-    if (!f || f->type != FILE_PROCESS)
+    bool folder = f && f->type == FILE_DIR && (!strcmp(f->path, "/proc/self") || !strcmp(f->path, "/proc/1000"));
+    if (!f || (f->type != FILE_PROCESS && !folder))
         return -EBADF;
     if (a[3])
         return -EINVAL;
@@ -430,5 +436,5 @@ long sys_pidfd_send_signal(const long *a)
         if (*(int *)a[2] != (int)a[1])
             return -EINVAL;
     }
-    return send(NULL, a[1], 0);
+    return send(NULL, (int)a[1], 0);
 }

@@ -5,6 +5,23 @@
 #include "libos.h"
 #include "sys.h"
 
+struct thread *thread_of(long tid)
+{
+    for (u32 i = 0; i < thread_count(); i++)
+        if (thread_at(i)->state != THREAD_FREE && thread_at(i)->tid == tid)
+            return thread_at(i);
+    return NULL;
+}
+
+static int next_tid(void)
+{
+    static int last = PID;
+    do
+        last = last >= 0x3fffffff ? PID + 1 : last + 1;
+    while (thread_of(last));
+    return last;
+}
+
 long sys_clone(const long *a)
 {
     u64 flags = (u64)a[0];
@@ -24,6 +41,7 @@ long sys_clone(const long *a)
             continue;
         memset(&t->signal_work, 0, sizeof *t - offsetof(struct thread, signal_work));
         t->ocall_rsp = 0;
+        t->tid = next_tid();
         t->start = *sys_regs();
         t->start.rsp = (u64)a[1];
         t->start.rax = 0;

@@ -40,11 +40,21 @@ _MOUNT_KINDS = {
 _MOUNT_NAMES = {number: name for name, number in _MOUNT_KINDS.items()}
 # Always there; POSIX semaphores and shared memory are files of /dev/shm.
 TEMPORARY = ("/tmp", "/dev/shm")
+# IANA's numbers of the services that programs ask for by name.
+_PORTS = {
+    "echo": 7, "discard": 9, "daytime": 13, "qotd": 17, "ftp": 21, "ssh": 22, "telnet": 23, "smtp": 25, "time": 37,
+    "domain": 53, "tftp": 69, "http": 80, "kerberos": 88, "pop3": 110, "ntp": 123, "imap2": 143, "snmp": 161,
+    "ldap": 389, "https": 443, "submission": 587, "ldaps": 636, "imaps": 993, "pop3s": 995,
+    "mysql": 3306, "postgresql": 5432,
+}  # fmt: skip
+SERVICES = "".join(f"{name} {port}/{kind}\n" for name, port in _PORTS.items() for kind in ("tcp", "udp"))
 # A few files that C libraries look for; the same in every image.
 ETC = {
     "/etc/passwd": b"root:x:0:0:root:/app:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
     "/etc/group": b"root:x:0:\nnogroup:x:65534:\n",
-    "/etc/hosts": b"127.0.0.1 localhost\n::1 localhost\n",
+    "/etc/hosts": b"127.0.0.1 localhost\n127.0.1.1 enclave\n::1 localhost\n",
+    "/etc/services": SERVICES.encode(),
+    "/etc/protocols": b"ip 0 IP\nicmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6 41 IPv6\nipv6-icmp 58 IPv6-ICMP\n",
     "/etc/nsswitch.conf": b"passwd: files\ngroup: files\nhosts: files dns\n",
 }
 

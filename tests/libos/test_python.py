@@ -1,0 +1,176 @@
+"""Python inside: what it does as outside, and how a program ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from support.guests import Guests, Outcome, checks_of, outside
+
+GUEST = "python_checks.py"
+
+
+@pytest.fixture(scope="module")
+def outcome(guests: Guests) -> Outcome:
+    return guests.checks(GUEST, 'memory = "48M"\nthreads = 8\n')
+
+
+@pytest.mark.parametrize("check", checks_of(GUEST))
+def test_check(outcome: Outcome, check: str) -> None:
+    outcome.assert_ok(check)
+
+
+def test_control() -> None:
+    control = outside(GUEST)
+    assert control.said == dict.fromkeys(checks_of(GUEST), ""), control.stderr
+
+
+@pytest.fixture(scope="module")
+def bare(guests: Guests) -> Path:
+    """The interpreter itself: each test brings its own lines."""
+    return guests.build("bare", {}, '[enclave]\nmain = "python3"\nargs = true\nmemory = "24M"\nthreads = 3\n')
+
+
+@pytest.fixture(scope="module")
+def networked(guests: Guests) -> Path:
+    manifest = '[enclave]\nmain = "python3"\nargs = true\nmemory = "24M"\nthreads = 3\nnetwork = true\n'
+    return guests.build("networked", {}, manifest)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "out", "error"),
+    [
+        ("import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)", 7, "out\n", "err"),
+        ("import os; os.write(1, b'raw'); os._exit(3)", 3, "raw", ""),
+        ("1 // 0", 1, "", "ZeroDivisionError: integer division or modulo by zero"),
+        ("import sys; sys.exit('said')", 1, "", "said"),
+        ("b'x' * (1 << 30)", 1, "", "MemoryError"),
+        ("import ctypes; ctypes.string_at(8)", 139, "", "strongroom: segmentation fault inside the enclave"),
+        ("import os; os.abort()", 134, "", ""),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", 143, "", ""),
+        ("def f(n): return f(n + 1)\nf(0)", 1, "", "RecursionError: maximum recursion depth exceeded"),
+        ("print(input() + '!')", 0, "typed!\n", ""),
+    ],
+    ids=[
+        "exit",
+        "_exit",
+        "traceback",
+        "message",
+        "memory",
+        "segfault",
+        "abort",
+        "sigterm",
+        "recursion",
+        "stdin",
+    ],
+)
+def test_ends(guests: Guests, bare: Path, code: str, status: int, out: str, error: str) -> None:
+    done = guests.run(bare, "-c", code, stdin="typed\n")
+    assert (done.returncode, done.stdout) == (status, out), done.stderr
+    assert error in done.stderr
+
+
+def test_another_process_is_refused_by_name(guests: Guests, bare: Path) -> None:
+    """fork, and what subprocess does: ENOSYS, and a line that names who asked."""
+    code = """
+import os, subprocess
+for attempt in (os.fork, lambda: subprocess.run(["/bin/true"]), lambda: os.execv("/usr/bin/python3", ["python3"])):
+    try: attempt()
+    except OSError as error: print(error.errno)
+"""
+    done = guests.run(bare, "-c", code)
+    assert done.stdout == "38\n38\n38\n", done.stderr
+    said = [line for line in done.stderr.splitlines() if "refused" in line]
+    # subprocess tries vfork, then fork.
+    assert [line.split()[1] for line in said] == ["fork", "vfork", "fork", "execve"]
+    assert all("asked for by " in line for line in said)
+    assert "_posixsubprocess" in said[1]
+
+
+def test_threads_above_the_manifests(guests: Guests, bare: Path) -> None:
+    """`threads` counts all of them; one more is an error in Python, and one line says what to raise."""
+    code = """
+import threading
+stop = threading.Event()
+started = []
+try:
+    for _ in range(5):
+        threading.Thread(target=stop.wait).start(); started.append(1)
+except RuntimeError as error: print(error, len(started))
+stop.set()
+"""
+    done = guests.run(bare, "-c", code)
+    assert done.stdout == "can't start new thread 2\n", done.stderr
+    assert done.stderr.count("a thread is refused: threads = 3 in enclave.toml are all in use") == 1
+    assert done.returncode == 0
+
+
+SOCKETS = """
+import socket, json
+def attempt(*words):
+    try: socket.socket(*words).close(); return 0
+    except OSError as error: return error.errno
+print(json.dumps([attempt(socket.AF_INET), attempt(socket.AF_INET6, socket.SOCK_DGRAM), attempt(socket.AF_UNIX)]))
+"""
+
+
+def test_sockets_without_network(guests: Guests, bare: Path) -> None:
+    """EACCES for what would leave the enclave; what stays inside needs no leave."""
+    assert json.loads(guests.run(bare, "-c", SOCKETS).stdout) == [13, 13, 0]
+
+
+def test_sockets_with_network(guests: Guests, networked: Path) -> None:
+    assert json.loads(guests.run(networked, "-c", SOCKETS).stdout) == [0, 0, 0]
+    code = """
+import socket, threading
+server = socket.create_server(("127.0.0.1", 0))
+def serve():
+    connection, _ = server.accept()
+    with connection:
+        while data := connection.recv(65536): connection.sendall(data.upper())
+thread = threading.Thread(target=serve); thread.start()
+with socket.create_connection(server.getsockname()) as client:
+    sender = threading.Thread(target=lambda: (client.sendall(b"a" * 3_000_000), client.shutdown(socket.SHUT_WR)))
+    sender.start()
+    got = b""
+    while data := client.recv(1 << 20): got += data
+print(len(got), set(got))
+"""
+    done = guests.run(networked, "-c", code)
+    assert done.stdout == "3000000 {65}\n", done.stderr
+
+
+def test_ctrl_c_is_keyboard_interrupt(guests: Guests, bare: Path) -> None:
+    code = """
+import time
+try:
+    print("asleep", flush=True); time.sleep(100)
+except KeyboardInterrupt: print("interrupted")
+print("busy", flush=True)
+while True: pass
+"""
+    with subprocess.Popen(
+        guests.run_command(bare, "-c", code), env=guests.environment(), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout.readline() == "asleep\n"
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline() == "interrupted\n"
+            assert process.stdout.readline() == "busy\n"
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)  # no system call in sight
+            assert process.wait(20) == 130
+            assert process.stderr.read().splitlines()[-1] == "KeyboardInterrupt"
+        finally:
+            watchdog.cancel()
+            process.kill()
