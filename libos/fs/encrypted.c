@@ -252,6 +252,22 @@ long enc_rename(const struct boot_mount *m, const struct boot_mount *n, const ch
     return ret;
 }
 
+long enc_touch(const struct boot_mount *m, const char *path, u64 mtime_ns)
+{
+    struct stat_k st;
+    struct enc_file *e;
+    const char *rest = path + strlen(boot_string(m->path));
+    long ret = enc_stat(m, path, rest + (*rest == '/'), &st);
+    if (ret || (st.mode & S_IFMT) == S_IFDIR)
+        return ret;
+    if ((ret = enc_load(m, path, &e)))
+        return ret;
+    enc_set_mtime(e, mtime_ns);
+    ret = enc_commit(e, false);
+    enc_drop(e);
+    return ret;
+}
+
 /* Names in a directory, for getdents64: what the host says, without ours. `add` is false when there is no memory. */
 long enc_list(const struct boot_mount *m, const char *path, struct file *f, bool (*add)(struct file *, const char *, u32, u8))
 {
@@ -259,9 +275,7 @@ long enc_list(const struct boot_mount *m, const char *path, struct file *f, bool
     long dir = enc_host_open(m, path, O_RDONLY | O_DIRECTORY, 0), n;
     if (dir < 0)
         return dir;
-    while ((n = bounded(host(__NR_getdents64, dir, host_data_address(), sizeof records), sizeof records)) > 0 || n == -EINTR) {
-        if (n < 0)
-            continue;
+    while ((n = bounded(host(__NR_getdents64, dir, host_data_address(), sizeof records), sizeof records)) > 0) {
         memcpy(records, ocall_data(), (u64)n);
         for (u64 at = 0; at < (u64)n;) {
             u64 left = (u64)n - at, record = left >= 24 ? *(uint16_t *)(records + at + 16) : 0;

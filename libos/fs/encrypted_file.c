@@ -44,6 +44,8 @@ static struct enc_file *enc_new(const struct boot_mount *m, const char *path)
 
 void enc_drop(struct enc_file *e)
 {
+    if (e->refs == 1 && enc_commit(e, false)) /* closed amid a call that went on: nobody else commits */
+        say("strongroom: %s keeps its version before: the last changes could not be written", e->path);
     if (--e->refs)
         return;
     struct enc_file **at = &g_files;
@@ -423,11 +425,27 @@ long enc_create(const struct boot_mount *m, const char *path, struct enc_file **
     if (!ret)
         ret = enc_commit(e, false);
     if (ret) {
+        e->dirty = false;
         enc_drop(e);
         return ret;
     }
     *found = e;
     return 0;
+}
+
+/* Before the last descriptor goes: the error is close()'s, and what could not be written is given up. */
+long enc_close(struct enc_file *e)
+{
+    long ret = enc_commit(e, true);
+    if (e->refs == 1)
+        e->dirty = false;
+    return ret;
+}
+
+void enc_set_mtime(struct enc_file *e, u64 mtime_ns)
+{
+    e->dirty = true;
+    e->mtime_ns = mtime_ns;
 }
 
 u64 enc_size(const struct enc_file *e) { return e->size; }

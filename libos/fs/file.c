@@ -71,7 +71,7 @@ long fd_close(int fd)
     struct file *f = file_get(fd);
     if (!f)
         return -EBADF;
-    long ret = f->refs == 1 && f->encrypted ? enc_commit(f->encrypted, true) : 0;
+    long ret = f->refs == 1 && f->encrypted ? enc_close(f->encrypted) : 0;
     g_fd[fd].file = NULL;
     file_drop(f);
     return ret;
@@ -92,7 +92,7 @@ long fd_replace(int fd, struct file *f, bool cloexec)
     g_fd[fd].file = f;
     g_fd[fd].cloexec = cloexec;
     if (old && old->refs == 1 && old->encrypted)
-        enc_commit(old->encrypted, true); /* dup2 does not say how closing went */
+        enc_close(old->encrypted); /* dup2 does not say how closing went */
     if (old)
         file_drop(old);
     return fd;

@@ -60,7 +60,7 @@ long sys_sendfile(const long *a)
     long bad = place_in(a[2], &at);
     if (bad)
         return bad;
-    if (from->type != FILE_TMP && from->type != FILE_PACK && from->type != FILE_BUFFER && (from->type != FILE_HOST || from->socket))
+    if (from->type != FILE_TMP && from->type != FILE_PACK && from->type != FILE_ENCRYPTED && from->type != FILE_BUFFER && (from->type != FILE_HOST || from->socket))
         return -EINVAL;
     if (to->flags & O_APPEND)
         return -EINVAL;
@@ -70,7 +70,7 @@ long sys_sendfile(const long *a)
     return n;
 }
 
-static bool plain(const struct file *f) { return f->type == FILE_TMP || f->type == FILE_PACK || (f->type == FILE_HOST && !f->socket); }
+static bool plain(const struct file *f) { return f->type == FILE_TMP || f->type == FILE_PACK || f->type == FILE_ENCRYPTED || (f->type == FILE_HOST && !f->socket); }
 
 long sys_copy_file_range(const long *a)
 {
@@ -86,7 +86,7 @@ long sys_copy_file_range(const long *a)
     if (bad)
         return bad;
     u64 size = min64((u64)a[4], 0x7ffff000);
-    if (from->inode && from->inode == to->inode) { /* may not overlap */
+    if ((from->inode && from->inode == to->inode) || (from->encrypted && from->encrypted == to->encrypted)) { /* may not overlap */
         u64 x = from_at < 0 ? from->offset : (u64)from_at, y = to_at < 0 ? to->offset : (u64)to_at;
         if (x < y + size && y < x + size)
             return -EINVAL;

@@ -203,6 +203,20 @@ long sys_fchown(const long *a)
 }
 
 /* ---- times ---- */
+/* Of an encrypted file the time of change is kept, and authentic. */
+static long encrypted_time(long dirfd, long path_at, u64 mtime_ns)
+{
+    char path[PATH_ROOM];
+    if (!path_at) {
+        enc_set_mtime(file_get((int)dirfd)->encrypted, mtime_ns);
+        return 0;
+    }
+    long ret = path_arg(dirfd, path_at, path);
+    if (!ret)
+        ret = fs_follow(path, true);
+    return ret ? ret : enc_touch(mount_of(path, NULL), path, mtime_ns);
+}
+
 long sys_utimensat(const long *a)
 {
     struct inode *i = NULL;
@@ -222,8 +236,10 @@ long sys_utimensat(const long *a)
         at[k] = ns[k] == 0x3fffffff ? now : (u64)seconds * 1000000000 + (u64)ns[k];
     }
     long ret = a[1] ? inode_or_self(a[0], a[1], a[3], &i) : inode_of(a[0], &i);
+    if (ret == NOT_KEPT)
+        return ns[1] == 0x3ffffffe ? 0 : encrypted_time(a[0], a[1], at[1]);
     if (ret)
-        return ret == NOT_KEPT ? 0 : ret;
+        return ret;
     if (ns[0] != 0x3ffffffe) /* UTIME_OMIT */
         i->atime = at[0];
     if (ns[1] != 0x3ffffffe)

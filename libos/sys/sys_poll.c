@@ -213,7 +213,7 @@ long sys_epoll_ctl(const long *a)
         return -EBADF;
     if (e->type != FILE_EPOLL || e == f)
         return -EINVAL;
-    if (f->type == FILE_PACK || f->type == FILE_TMP || f->type == FILE_DIR)
+    if (f->type == FILE_PACK || f->type == FILE_TMP || f->type == FILE_ENCRYPTED || f->type == FILE_DIR)
         return -EPERM;
     if (a[1] != EPOLL_CTL_DEL) {
         if (!user_read_ok((u64)a[3], sizeof event))

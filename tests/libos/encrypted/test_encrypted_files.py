@@ -17,9 +17,9 @@ PROGRAM = Path(__file__).parent / "programs" / "operations.py"
 KEY = bytes([7] * 32)
 
 
-def outside(*arguments: str) -> str:
+def outside(*arguments: str, program: Path = PROGRAM) -> str:
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), *arguments], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, str(program), *arguments], capture_output=True, text=True, timeout=120, check=True
     )
     return done.stdout
 
@@ -43,6 +43,18 @@ def test_operations_as_outside(project: Path, tmp_path: Path, mount: str, first:
     if mount == "/data":
         decrypt_folder(KEY, host, tmp_path / "again", "/data")
         assert tree(tmp_path / "again") == tree(plain)
+
+
+def test_pythons_libraries(project: Path, tmp_path: Path) -> None:
+    """sqlite3, shelve, tempfile, shutil, archives, rotating logs, threads: as in an ordinary folder."""
+    program = PROGRAM.with_name("libraries.py")
+    expected = outside(str(tmp_path / "plain"), program=program).splitlines()
+    assert len(expected) == 11 and not [line for line in expected if "FAILED" in line]
+    assert guest.inside(project, "libraries.py", "/data").splitlines() == expected
+    assert not list((project / "data").rglob(".sr-stage-*"))
+    decrypt_folder(KEY, project / "data", tmp_path / "again", "/data")
+    names = {path.relative_to(tmp_path / "plain") for path in (tmp_path / "plain").rglob("*")}
+    assert names == {path.relative_to(tmp_path / "again") for path in (tmp_path / "again").rglob("*")}
 
 
 def tree(folder: Path) -> dict[str, str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from strongroom.owner.folders import encrypt_folder
 from support import interpreter_image as guest
 
 CHUNK = 16384
@@ -179,85 +181,59 @@ def test_things_that_are_no_files(project: Path) -> None:
     assert found["folder"][1] == "EISDIR"
 
 
-# A loader whose answers to the calls about files are not the kernel's. MODE says how; 0 is the control.
+# A loader whose answers to the calls about files are not the kernel's. The program's last argument says how.
 HOSTILE = r"""
+static int g_mode;
 static void hostile(struct ocall_block *b)
 {
     struct stat *st = (struct stat *)b->data;
     static int calls;
+    bool reads = b->number == SYS_pread64 && b->ret > 0;
     bool about_file = b->number == SYS_fstat && b->ret == 0 && S_ISREG(st->st_mode) && st->st_size > 256;
-    (void)calls;
-    (void)about_file;
-#if MODE == 1 /* short: allowed, so all must work */
-    if (b->number == SYS_pread64 && b->ret > 1)
+    if (g_mode == 1 && reads) /* short: allowed, so all must work */
         b->ret = b->ret / 2 + 1;
-#elif MODE == 2 /* more than was asked for */
-    if (b->number == SYS_pread64 && b->ret > 0)
+    if (g_mode == 2 && b->number == SYS_pread64 && ++calls % 2) /* every other interrupted: allowed */
+        b->ret = -EINTR;
+    if (g_mode == 3 && reads) /* more than was asked for */
         b->ret += 4096;
-#elif MODE == 3 /* the end comes early */
-    if (b->number == SYS_pread64 && b->ret > 0 && b->arg[3] >= 256)
+    if (g_mode == 4 && reads && b->arg[3] >= 256) /* the end comes early */
         b->ret = 0;
-#elif MODE == 4 /* a longer file */
-    if (about_file)
-        st->st_size += 1;
-#elif MODE == 5 /* a negative size */
-    if (about_file)
-        st->st_size = -1;
-#elif MODE == 6 /* interrupted for ever */
-    if (b->number == SYS_pread64)
+    if (g_mode == 5 && b->number == SYS_pread64) /* interrupted for ever */
         b->ret = -EINTR;
-#elif MODE == 7 /* no errno */
-    if (b->number == SYS_pread64)
+    if (g_mode == 6 && b->number == SYS_pread64) /* no errno */
         b->ret = -100000;
-#elif MODE == 8 /* a descriptor far away */
-    if (b->number == SYS_openat && b->ret >= 0 && (b->arg[2] & O_NOFOLLOW))
+    if (g_mode == 7 && b->number == SYS_openat && b->ret >= 0 && b->arg[2] & O_NOFOLLOW) /* a descriptor far away */
         b->ret = 0x7fffffff;
-#elif MODE == 9 /* other bytes at every second read */
-    if (b->number == SYS_pread64 && b->ret > 0 && ++calls % 2)
+    if (g_mode == 8 && reads && ++calls % 2) /* other bytes at every second read */
         b->data[b->ret / 2] ^= 1;
-#elif MODE == 10 /* every other interrupted: allowed */
-    if (b->number == SYS_pread64 && ++calls % 2)
-        b->ret = -EINTR;
-#endif
+    if (g_mode == 9 && about_file) /* a longer file */
+        st->st_size += 1;
+    if (g_mode == 10 && about_file) /* a negative size */
+        st->st_size = -1;
+    if (g_mode == 11 && b->number == SYS_pwrite64 && b->arg[3] > 100000) /* a full disk */
+        b->ret = -ENOSPC;
 }
 """
+HONEST = (0, 1, 2)
 
 
-@pytest.mark.parametrize("mode", range(11))
-def test_a_loader_that_lies(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
-) -> None:
-    """Answers that no kernel gives, from a loader of the host's own making: refused, or of no effect."""
-    guest.inside(project, "files.py", "write", "/data", "50000", "1", "a")
-    control = said(guest.inside(project, "files.py", "read", "/data", "a"))
-    with guest.daemon_ended():
-        pass
-    native = hostile_native(tmp_path, mode)
-    monkeypatch.setenv("STRONGROOM_NATIVE", str(native))
-    done = guest.strongroom("run", project, "--", "/app/files.py", "read", "/data", "a", timeout=60)
-    assert done.returncode == 0, done.stderr
-    found = said(done.stdout)
-    if mode in (0, 1, 10):
-        assert found == control
-        assert found["a"][:2] == ["50000", "50000"]
-    else:
-        assert found["a"][1] in ("EACCES", "EIO", "EBADF"), found
-        if mode in (4, 5):
-            assert found["a"] == ["EACCES", "EACCES"]
-
-
-def hostile_native(tmp_path: Path, mode: int) -> Path:
-    """A copy of build/native whose loader lies."""
+@pytest.fixture
+def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`run` uses a loader that lies, for as long as the test lasts."""
     from strongroom import paths
 
     if shutil.which("gcc") is None:
         pytest.skip("no gcc")
     root = Path(__file__).parents[3] / "libos"
     source = (root / "loader" / "loader.c").read_text()
-    place = "static void serve(struct worker *w, struct ocall_block *b)\n"
-    call = "&g_pending : &g_never);\n"
-    assert source.count(place) == source.count(call) == 1
-    source = source.replace(place, HOSTILE + place).replace(call, call + "        hostile(b);\n")
+    changes = {
+        "static void serve(struct worker *w, struct ocall_block *b)\n": HOSTILE + "%s",
+        "&g_pending : &g_never);\n": "%s        hostile(b);\n",
+        "    worker_start(&g_worker[0]);\n": "    g_mode = o.rest_count ? atoi(o.rest[o.rest_count - 1]) : 0;\n%s",
+    }
+    for place, text in changes.items():
+        assert source.count(place) == 1, place
+        source = source.replace(place, text.replace("%s", place))
     native = tmp_path / "native"
     native.mkdir()
     for parent in (tmp_path, native):
@@ -268,8 +244,38 @@ def hostile_native(tmp_path: Path, mode: int) -> Path:
     others = [str(file) for file in (root / "loader").glob("*.c") if file.name != "loader.c"]
     subprocess.run(
         ["gcc", "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-static-pie", "-fPIE", "-pthread",
-         f"-DMODE={mode}", f"-I{root}/include", f"-I{root}/loader",
-         "-o", str(native / "strongroom-loader"), str(tmp_path / "loader.c"), *others],
+         f"-I{root}/include", f"-I{root}/loader", "-o", str(native / "strongroom-loader"), str(tmp_path / "loader.c"),
+         *others],
         check=True, timeout=60,
     )  # fmt: skip
-    return native
+    with monkeypatch.context() as patch:
+        patch.setenv("STRONGROOM_NATIVE", str(native))
+        with guest.daemon_ended():
+            yield
+
+
+def test_a_loader_that_lies(project: Path, tmp_path: Path, hostile: None) -> None:
+    """Answers that no kernel gives, from a loader of the host's own making: refused, or of no effect."""
+    (tmp_path / "clear").mkdir()
+    (tmp_path / "clear" / "a").write_bytes(bytes(50_000))
+    encrypt_folder(bytes([7] * 32), tmp_path / "clear", project / "data", "/data")
+    for mode in range(11):
+        found = said(guest.inside(project, "files.py", "read", "/data", "a", str(mode)))["a"]
+        if mode in HONEST:
+            assert found == ["50000", "50000", hashlib.sha256(bytes(50_000)).hexdigest()[:16]], mode
+        else:
+            assert found[1] in ("EACCES", "EIO", "EBADF"), mode
+        if mode in (9, 10):
+            assert found == ["EACCES", "EACCES"], mode
+
+
+def test_a_full_disk(project: Path, hostile: None) -> None:
+    """ENOSPC comes out of write() or close(); the file keeps its version before, and nothing is left beside it."""
+    guest.inside(project, "files.py", "write", "/data", "50000", "1", "a")
+    before = (project / "data" / "a").read_bytes()
+    for size in ("110000", "3000000"):  # found at close(), found at write()
+        assert guest.inside(project, "files.py", "write", "/data", size, "2", "a", "11") == "ENOSPC\n"
+        assert (project / "data" / "a").read_bytes() == before
+        assert [path.name for path in (project / "data").iterdir()] == ["a"]
+    guest.inside(project, "files.py", "write", "/data", "3000000", "2", "a")
+    assert said(guest.inside(project, "files.py", "read", "/data", "a"))["a"][:2] == ["3000000"] * 2
