@@ -143,6 +143,7 @@ void library_init(const struct inject_block *block)
     if (g.level != LEVEL_FAITHFUL && !(g.flags & INJECT_DEBUG))
         sys(__NR_prctl, 4 /* PR_SET_DUMPABLE */, 0);
     signals_start();
+    warm_start((block->warm & 0xffff) * 16ull, (block->warm >> 16) * 16ull);
     if (!(block->flags & INJECT_HAVE_FILTER))
         filter_install();
 }

@@ -113,21 +113,32 @@ static bool tcs_start(struct sgx_tcs *t)
 /* EADD and EEXTENDs of one page; 0 or -errno. */
 static long add_page(struct enclave *e, uint64_t offset, const uint8_t *src, const struct sgx_secinfo *secinfo, bool measure)
 {
-    _Alignas(64) uint8_t page[SGX_PAGE_SIZE];
+    static const uint8_t zeros[SGX_PAGE_SIZE];
+    _Alignas(64) uint8_t copy[SGX_PAGE_SIZE];
+    const uint8_t *page = zeros; /* what is measured is what the page holds, whatever becomes of `src` meanwhile */
     bool tcs = (secinfo->flags & SGX_SECINFO_TYPE) == SGX_SECINFO_TCS;
     uint64_t flags = (secinfo->flags & 7) << 1 | (tcs ? EPCM_MAX_R | EPCM_MAX_W : (secinfo->flags & 7) << 48);
 
     if (atomic_load(&e->epcm[offset / SGX_PAGE_SIZE]) & EPCM_VALID)
         return -EBUSY;
-    if (copy_host(page, src, sizeof page))
+    long zero = zero_host(src);
+    if (zero < 0 || (tcs && copy_host(copy, src, sizeof copy)))
         return -EFAULT;
-    if (tcs && !tcs_start((struct sgx_tcs *)page))
+    if (tcs && !tcs_start((struct sgx_tcs *)copy))
         return -EIO;
     void *view = memory_add(e, offset, flags | (tcs ? EPCM_TCS : 0));
     if ((unsigned long)view >= -4095ul)
         return (long)view;
-    if (!all_zero(page, sizeof page)) /* a zero page's backing is not touched */
-        memcpy(view, page, sizeof page);
+    if (tcs) {
+        memcpy(view, copy, sizeof copy);
+        page = copy;
+    } else if (!zero) { /* a zero page's backing is not touched */
+        if (copy_host(view, src, SGX_PAGE_SIZE)) { /* it was readable a moment ago */
+            atomic_fetch_or(&e->flags, ENCLAVE_BROKEN);
+            return -EFAULT;
+        }
+        page = view;
+    }
     measure_eadd(&e->measurement, offset, secinfo);
     if (measure)
         measure_eextend_page(&e->measurement, offset, page);

@@ -63,12 +63,19 @@ uint64_t memory_backing(struct enclave *e, bool exec)
             size = EXTENT_SIZE;
         if (size < 16 * SGX_PAGE_SIZE)
             size = 16 * SGX_PAGE_SIZE;
-        uint64_t base = e->held_count < sizeof e->held / sizeof e->held[0] ? memory_shared(size, 0, !exec && !debug, &secret) : 0;
+        bool room = e->held_count < sizeof e->held / sizeof e->held[0];
+        uint64_t base = room && (exec || !debug) ? warm_take(&size, exec) : 0;
+        bool warm = base;
+        secret = warm && !exec;
+        if (!base && room)
+            base = memory_shared(size, 0, !exec && !debug, &secret);
         if (!base)
             return 0;
-        sys(__NR_madvise, base, size, MADV_DONTFORK);
-        sys(__NR_madvise, base, size, MADV_DONTDUMP);
-        if (exec && e->hint[1] > 1) /* all of it will be filled: one call in place of a fault a page */
+        if (!warm) {
+            sys(__NR_madvise, base, size, MADV_DONTFORK);
+            sys(__NR_madvise, base, size, MADV_DONTDUMP);
+        }
+        if (!warm && exec && e->hint[1] > 1) /* all of it will be filled: one call in place of a fault a page */
             sys(__NR_madvise, base, e->hint[1] * SGX_PAGE_SIZE, 23 /* MADV_POPULATE_WRITE */);
         if (!exec && !secret && !debug)
             ordinary_count(e, size / SGX_PAGE_SIZE);
@@ -203,10 +210,12 @@ static bool for_runs(struct enclave *e, uint64_t start, uint64_t end, int prot, 
         }
         if (shown) {
             if (map) {
-                long r = sys(__NR_mremap, entry & EPCM_ADDRESS, 0, at - start, MREMAP_MAYMOVE | MREMAP_FIXED, start);
+                /* The copy is, as the library's view, not for a forked child. */
+                long r = 0;
+                if (!warm_show(entry & EPCM_ADDRESS, at - start, start))
+                    r = sys(__NR_mremap, entry & EPCM_ADDRESS, 0, at - start, MREMAP_MAYMOVE | MREMAP_FIXED, start);
                 if (!MAPPED(r))
                     fatal("no second view of enclave memory: is RLIMIT_MEMLOCK or vm.max_map_count too low?");
-                sys(__NR_madvise, start, at - start, MADV_DONTFORK);
             }
             all &= !sys(__NR_mprotect, start, at - start, effective);
         }

@@ -155,7 +155,7 @@ static struct sealing sealing_of(struct cluster *c, unsigned page)
     return s;
 }
 
-/* Pages whose backing was never touched are zero: no need to touch, encrypt or keep them. */
+/* Pages whose backing was never touched, or by us alone (warm.c), are zero: no need to touch, encrypt or keep them. */
 static uint16_t untouched(struct cluster *c)
 {
     uint16_t result = 0;
@@ -172,7 +172,7 @@ static uint16_t untouched(struct cluster *c)
         uint8_t in_core[CLUSTER_PAGES];
         if (!sys(__NR_mincore, view, n * SGX_PAGE_SIZE, in_core))
             for (unsigned j = 0; j < n; j++)
-                if (!(in_core[j] & 1))
+                if (!(in_core[j] & 1) || warm_zero(view + j * SGX_PAGE_SIZE))
                     result |= (uint16_t)(1u << (i + j));
         i += n;
     }

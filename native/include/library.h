@@ -52,6 +52,8 @@ void *memset(void *to, int byte, size_t size);
 int memcmp(const void *a, const void *b, size_t size);
 /* Copies that survive a fault on either side; 0, or -EFAULT. */
 long copy_host(void *to, const void *from, size_t size);
+/* 1 for a page of zeros, 0, or -EFAULT. Clobbers vector registers: for handlers, whose caller's are saved. */
+long zero_host(const void *page);
 void lock(_Atomic uint32_t *word);
 void unlock(_Atomic uint32_t *word);
 /* One line to descriptor 2, then exit_group(125). For the library's own fatal errors only. */
@@ -238,6 +240,14 @@ bool memory_allows(struct enclave *e, uint64_t address, uint64_t error);
 void memory_close(struct enclave *e);
 void memory_open(struct enclave *e, bool remap);
 uint32_t memory_vma_prot(struct enclave *e, uint64_t address);
+/* device/warm.c: memory made ready ahead, for `data_pages` and `exec_pages` that will be added. */
+void warm_start(uint64_t data_pages, uint64_t exec_pages);
+/* Backing of at most `*size` bytes, which becomes what it is; 0 when there is none. */
+uint64_t warm_take(uint64_t *size, bool exec);
+/* Whether the page was touched ahead and holds zeros all the same. */
+bool warm_zero(uint64_t view);
+/* Puts the second mapping of warm pages at `at`; false where they have none any more. */
+bool warm_show(uint64_t view, uint64_t size, uint64_t at);
 /* device/tamper.c */
 void tamper_open(struct enclave *e);
 void tamper_left(struct enclave *e);

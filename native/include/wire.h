@@ -100,7 +100,8 @@ enum inject_level { LEVEL_FAITHFUL = 0, LEVEL_SEPARATED = 1, LEVEL_SEALED = 2 };
 struct inject_block {
     uint32_t magic, flags;
     int32_t rpc_fd, epc_fd;
-    uint32_t level, reserved;
+    uint32_t level;
+    uint32_t warm;        /* pages to touch ahead, in units of 16: data, and << 16 executable */
     uint64_t kernel_vdso; /* address, 0 when the kernel maps none */
     uint64_t hwcap2;
 };

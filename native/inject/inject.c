@@ -41,7 +41,7 @@ static _Noreturn void fail(const char *what)
 static void usage(void)
 {
     dprintf(2, "usage: strongroom-inject --rpc-fd N --epc-fd M [--level faithful|separated|sealed] [--sgx2] "
-               "[--tamper=disable] [--no-secretmem] [--no-shani] [--no-fsgsbase] [--debug] -- PROGRAM [ARGUMENT...]\n");
+               "[--tamper=disable] [--warm DATA:EXECUTABLE] [--no-secretmem] [--no-shani] [--no-fsgsbase] [--debug] -- PROGRAM [ARGUMENT...]\n");
     _exit(125);
 }
 
@@ -253,7 +253,7 @@ int main(int argc, char **argv)
     static const struct option options[] = {
         {"rpc-fd", 1, 0, 'r'}, {"epc-fd", 1, 0, 'e'}, {"level", 1, 0, 'l'}, {"sgx2", 0, 0, '2'}, {"tamper", 1, 0, 't'},
         {"debug", 0, 0, 'd'}, {"no-secretmem", 0, 0, 's'}, {"no-shani", 0, 0, 'h'}, {"no-fsgsbase", 0, 0, 'f'},
-        {"library", 1, 0, 'L'}, {0, 0, 0, 0}};
+        {"library", 1, 0, 'L'}, {"warm", 1, 0, 'w'}, {0, 0, 0, 0}};
     static const char *const levels[] = {"faithful", "separated", "sealed"};
     struct inject_block block = {.magic = INJECT_MAGIC, .rpc_fd = -1, .epc_fd = -1, .hwcap2 = getauxval(AT_HWCAP2)};
     static char library[PATH_MAX];
@@ -289,6 +289,14 @@ int main(int argc, char **argv)
                 usage();
             strcpy(library, optarg);
             break;
+        case 'w': { /* DATA:EXECUTABLE, pages to touch ahead */
+            char *end;
+            unsigned long data = strtoul(optarg, &end, 10), executable = *end == ':' ? strtoul(end + 1, &end, 10) : 0;
+            if (*end || data > 0xffff * 16ul || executable > 0xffff * 16ul)
+                usage();
+            block.warm = (uint32_t)((data + 15) / 16 | (executable + 15) / 16 << 16);
+            break;
+        }
         default: usage();
         }
     }

@@ -1,6 +1,6 @@
 /* Assembly of the library: first instruction, signal entry, the copy that survives a fault. */
     .text
-    .globl library_start, signal_stub, signal_restore, copy_host
+    .globl library_start, signal_stub, signal_restore, copy_host, zero_host
     .globl copy_host_begin, copy_host_end, copy_host_fault
 
 /* Run by the injector in the new program, RDI = struct inject_block. Ends with a trap for the injector. */
@@ -120,10 +120,27 @@ signal_restore:
     syscall
     ud2
 
-/* long copy_host(to, from, size) */
+/* long copy_host(to, from, size); long zero_host(page): both survive a fault between the two labels. */
+zero_host:
+    lea 4096(%rdi), %rcx
+    xor %eax, %eax
+    pxor %xmm1, %xmm1
+copy_host_begin:
+1:  movdqa (%rdi), %xmm0
+    por 16(%rdi), %xmm0
+    por 32(%rdi), %xmm0
+    por 48(%rdi), %xmm0
+    pcmpeqb %xmm1, %xmm0
+    pmovmskb %xmm0, %edx
+    cmp $0xffff, %edx
+    jne 2f
+    add $64, %rdi
+    cmp %rcx, %rdi
+    jne 1b
+    inc %eax
+2:  ret
 copy_host:
     mov %rdx, %rcx
-copy_host_begin:
     rep movsb
 copy_host_end:
     xor %eax, %eax

@@ -10,7 +10,9 @@ from native_machine import Machine
 
 from strongroom.isa.report import Report
 
-BACKINGS = pytest.mark.parametrize("options", [(), ("--no-secretmem",), ("--no-fsgsbase", "--no-shani")])
+BACKINGS = pytest.mark.parametrize(
+    "options", [(), ("--no-secretmem",), ("--no-fsgsbase", "--no-shani"), ("--warm", "512:512")]
+)
 
 UD, GP, PF = 6, 13, 14
 

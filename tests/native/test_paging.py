@@ -42,7 +42,9 @@ def pager(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Pager:
     return Pager(directory)
 
 
-@pytest.mark.parametrize("options", [(), ("--no-secretmem",), ("--no-fsgsbase",)])
+@pytest.mark.parametrize(
+    "options", [(), ("--no-secretmem",), ("--no-fsgsbase",), ("--warm", "1024:16"), ("--warm", "4096:16")]
+)
 def test_several_times_the_epc_and_nothing_lost(pager: Pager, options: tuple[str, ...]) -> None:
     with package_server(epc_pages=400) as server:
         done = pager.run(server, "walk", HEAP_PAGES, 3, options=options)

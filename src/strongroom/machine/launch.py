@@ -130,7 +130,8 @@ def _request(
         "level": forced or level.from_environment() or "",
         "arguments": list(arguments),
         "environment": [f"{name}={value}" for name, value in environment.items()],
-        "epc_pages": _pages(image.facts),
+        "epc_pages": _pages(image.facts, "epc_size"),
+        "measured_pages": _pages(image.facts, "measured_size"),
         "timing": int(timing),
         "pinned_pages": _pinned(image.facts),
         "sgx2": int(_needs_sgx2(image.facts)),
@@ -140,9 +141,9 @@ def _request(
     }
 
 
-def _pages(facts: Mapping[str, Any]) -> int:
-    """Pages of EPC that the image takes, where its builder says so; the processor counts in any case."""
-    value = facts.get("epc_size", 0)
+def _pages(facts: Mapping[str, Any], name: str) -> int:
+    """A size of the image in pages, where its builder says so; the processor counts in any case."""
+    value = facts.get(name, 0)
     return -(-value // 4096) if isinstance(value, int) and 0 <= value < 2**50 else 0
 
 

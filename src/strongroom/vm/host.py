@@ -28,7 +28,7 @@ from strongroom.vm.live import LiveVm, LiveVms, PackageLine, QuoteLine
 from strongroom.vm.manufacture import Fuses
 from strongroom.vm.pool import DELAY_SECONDS, Pool
 from strongroom.vm.records import Records, Vm
-from strongroom.vm.runs import Run, RunRequest, isolated
+from strongroom.vm.runs import Run, RunRequest, Warmth, isolated
 from strongroom.vm.spawning import Spawner
 
 IDLE_SECONDS = 900.0
@@ -128,23 +128,23 @@ class Host:
             live.stops.add(run.stop)
             try:
                 if waits:
-                    self.pool.want(live, chosen, DELAY_SECONDS)
+                    self.pool.want(live, chosen, Warmth.of(wanted), DELAY_SECONDS)
                 run.follow(client)
             finally:
                 live.stops.discard(run.stop)
                 run.close()
                 if waits and not run.stopped:
-                    self.pool.want(live, chosen)
+                    self.pool.want(live, chosen, Warmth.of(wanted))
         finally:
             self.live.leave(live)
 
-    def _run(self, live: LiveVm, chosen: level.Level, wanted: RunRequest | None) -> Run:
+    def _run(self, live: LiveVm, chosen: level.Level, wanted: RunRequest | Warmth) -> Run:
         package = Package.open(live.vm.folder / "run")
         assert self.spawner is not None
         return Run(live, chosen, self._facts, package, self._home, wanted, self.spawner, self.watch)
 
-    def _waiting(self, live: LiveVm, chosen: level.Level) -> Run:
-        return self._run(live, chosen, None)
+    def _waiting(self, live: LiveVm, chosen: level.Level, warmth: Warmth) -> Run:
+        return self._run(live, chosen, warmth)
 
     def exec(self, client: socket.socket, request: Message, _descriptors: list[int]) -> None:
         """A line to the VM's ``exec`` package, for as long as the client stays connected."""

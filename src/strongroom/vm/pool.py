@@ -20,7 +20,7 @@ from strongroom.errors import StrongroomError
 from strongroom.machine.level import Level
 from strongroom.machine.waiting import readable
 from strongroom.vm.live import LiveVm
-from strongroom.vm.runs import Run
+from strongroom.vm.runs import Run, Warmth
 
 ENVIRONMENT = "STRONGROOM_WAITING"
 """How many loaders wait in a VM that is in use, in the daemon's environment; 0: none."""
@@ -40,6 +40,7 @@ class _Place:
     live: LiveVm
     level: Level
     used: float
+    warmth: Warmth
     due: float | None = None
     run: Run | None = None
 
@@ -49,7 +50,7 @@ class Pool:
 
     def __init__(
         self,
-        make: Callable[[LiveVm, Level], Run],
+        make: Callable[[LiveVm, Level, Warmth], Run],
         stay: Callable[[LiveVm], None],
         leave: Callable[[LiveVm], None],
     ) -> None:
@@ -73,7 +74,7 @@ class Pool:
             run, place.run = place.run, None
             return run
 
-    def want(self, live: LiveVm, level: Level, delay: float = 0.0) -> None:
+    def want(self, live: LiveVm, level: Level, warmth: Warmth, delay: float = 0.0) -> None:
         """The caller uses the VM: let a loader wait there, started after ``delay`` seconds. Raises VmInUse."""
         key = live.vm.id, level
         with self._lock:
@@ -83,8 +84,8 @@ class Pool:
             place = self._places.get(key)
             if place is None:
                 self._stay(live)
-                place = self._places[key] = _Place(live, level, now)
-            place.used = now
+                place = self._places[key] = _Place(live, level, now, warmth)
+            place.used, place.warmth = now, warmth
             if place.run is None:
                 place.due = min(now + delay, place.due or now + delay)
         self._wake()
@@ -187,7 +188,7 @@ class Pool:
 
     def _start(self, key: Key, place: _Place) -> None:
         try:
-            run = self._make(place.live, place.level)
+            run = self._make(place.live, place.level, place.warmth)
         except (StrongroomError, OSError, RuntimeError, MemoryError) as error:  # threads, descriptors, memory
             log.warning("no loader waits in VM %s: %s", place.live.vm.name, error)
             with self._lock:

@@ -27,6 +27,9 @@ from strongroom.vm.progress import RunStatus
 # The program's descriptors, in the order of the request; rpc, epc and quote follow them.
 IMAGE = ("stdin", "stdout", "stderr", "sgxs", "sig", "pack")
 MAX_BINDS = 16
+# 64 and 32 MiB at most wait for a start.
+WARM_DATA_PAGES = 16384
+WARM_MEASURED_PAGES = 8192
 # Users of loader processes: outside what user databases and container tools give out.
 LOADER_UID_BASE = 1_870_000_000
 LOADER_UID_COUNT = 8_000_000
@@ -48,6 +51,7 @@ class RunRequest:
     epc_pages: int
     pinned_pages: int
     sgx2: bool
+    measured_pages: int
     image: list[int]
     channel: int | None
     binds: list[tuple[int, str, bool]]
@@ -81,6 +85,7 @@ class RunRequest:
             epc_pages=protocol.number(request, "epc_pages", 0, 2**40, 0),
             pinned_pages=protocol.number(request, "pinned_pages", 0, 2**40, 0),
             sgx2=bool(protocol.number(request, "sgx2", 0, 1, 0)),
+            measured_pages=protocol.number(request, "measured_pages", 0, 2**40, 0),
             image=descriptors[: len(IMAGE)],
             channel=rest[0] if channel else None,
             binds=[
@@ -119,10 +124,25 @@ def is_debug(sig: int) -> bool:
     return bool(struct.unpack_from("<Q", data, _ATTRIBUTES_AT)[0] & _DEBUG)
 
 
+@dataclass(frozen=True)
+class Warmth:
+    """How many pages a waiting loader's library shall have touched ahead: of data, and of what is measured."""
+
+    data: int = 0
+    measured: int = 0
+
+    @classmethod
+    def of(cls, request: RunRequest) -> Self:
+        """What the image of ``request`` would have use for."""
+        measured = min(request.measured_pages, request.epc_pages)
+        return cls(min(request.epc_pages - measured, WARM_DATA_PAGES), min(measured, WARM_MEASURED_PAGES))
+
+
 class Run:
     """A run from spawn to end. ``stop`` ends it from any thread.
 
-    Without a request its loader waits, all made ready, for one to be handed over; ``ready`` tells when it does.
+    With a Warmth in place of a request its loader waits, all made ready, for one to be handed over; ``ready`` tells
+    when it does.
     """
 
     def __init__(
@@ -132,11 +152,11 @@ class Run:
         facts: Facts,
         package: Package,
         home: Path,
-        request: RunRequest | None,
+        request: RunRequest | Warmth,
         spawn: Callable[[Message, list[int]], None],
         watch: Watch | None,
     ) -> None:
-        debug = request is not None and is_debug(request.image[4])
+        debug = isinstance(request, RunRequest) and is_debug(request.image[4])
         self._watch = watch if level is Level.SEALED and not debug else None
         self.stopped = False
         self.ready = False
@@ -152,8 +172,8 @@ class Run:
             self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             undo.pop_all()
         try:
-            if request is None:
-                self._start_waiting(live, level, facts, spawn)
+            if isinstance(request, Warmth):
+                self._start_waiting(live, level, facts, request, spawn)
             else:
                 self._start(live, level, facts, request, spawn)
         except BaseException:
@@ -182,7 +202,12 @@ class Run:
         self._spawn(live, level, facts, spawn, passed, (6, 7), loader + request.words(), request)
 
     def _start_waiting(
-        self, live: LiveVm, level: Level, facts: Facts, spawn: Callable[[Message, list[int]], None]
+        self,
+        live: LiveVm,
+        level: Level,
+        facts: Facts,
+        warmth: Warmth,
+        spawn: Callable[[Message, list[int]], None],
     ) -> None:
         self.waiting, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.waiting.setblocking(False)
@@ -191,7 +216,7 @@ class Run:
         with theirs, open(os.devnull, "r+b", buffering=0) as nothing:
             passed = [nothing.fileno()] * 3 + lines + [theirs.fileno()]
             words = ["--quote-fd", "5", "--wait-fd", "6"]
-            self._spawn(live, level, facts, spawn, passed, (3, 4), words, None)
+            self._spawn(live, level, facts, spawn, passed, (3, 4), words, warmth)
 
     def look(self) -> None:
         """While it waits: take what has arrived. Sets ``ready``. Raises SpawnFailed."""
@@ -241,7 +266,7 @@ class Run:
         passed: list[int],
         lines: tuple[int, int],
         words: list[str],
-        request: RunRequest | None,
+        wanted: RunRequest | Warmth,
     ) -> None:
         """Start injector and loader with the descriptors ``passed``; ``lines``: those of rpc and epc among them."""
         native = paths.native("strongroom-inject").parent
@@ -250,6 +275,9 @@ class Run:
         seen = view.NATIVE if isolate else os.fspath(native)
         rpc, epc = (str(number) for number in lines)
         inject = [f"{seen}/strongroom-inject", "--rpc-fd", rpc, "--epc-fd", epc, "--level", level]
+        request = wanted if isinstance(wanted, RunRequest) else None
+        if isinstance(wanted, Warmth):
+            inject += ["--warm", f"{wanted.data}:{wanted.measured}"]
         rest = request.rest() if request is not None else []
         loader = [f"{seen}/strongroom-loader", *words, *rest]
         if live.size.sgx2:
