@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from strongroom import paths
-from strongroom.cli._attack import loaders
+from strongroom.cli._attack import programs
 from strongroom.cli._projects import elrange_of
 from strongroom.errors import StrongroomError
 from strongroom.image import sgxs
@@ -76,14 +76,12 @@ class Busy:
 
 
 @pytest.fixture
-def busy(built: Path, strongroom_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Busy]:
-    monkeypatch.setenv("STRONGROOM_POOL", "0")  # no second loader that waits for the next run
-    before = loaders()
+def busy(built: Path, strongroom_home: Path) -> Iterator[Busy]:
     with subprocess.Popen(strongroom("run", str(built)), stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "up\n"
-            (pid,) = loaders() - before
+            (pid,) = programs("default")
             yield Busy(pid, elrange_of(built))
         finally:
             process.kill()

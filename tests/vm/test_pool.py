@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.vm import Command, wait_until
+from support.vm import Command, command_line, descendants, wait_until
 
 
 def status(command: Command) -> dict[str, Any]:
@@ -21,18 +21,8 @@ def status(command: Command) -> dict[str, Any]:
 
 def waiting(daemon: int) -> list[int]:
     """Process ids of the loaders that wait under this daemon."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
-        except OSError:
-            continue
-        if b"--wait-fd" in words and words[0].endswith(b"/strongroom-loader"):
-            pid = int(entry.name)
-            while pid > 1 and pid != daemon:
-                pid = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
-            found += [int(entry.name)] if pid == daemon else []
-    return found
+    found = [pid for pid in descendants(daemon) if b"--wait-fd" in command_line(pid)]
+    return [pid for pid in found if command_line(pid)[0].endswith(b"/strongroom-loader")]
 
 
 @pytest.fixture

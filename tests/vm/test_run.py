@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.vm import Command, wait_until
+from support.vm import Command, command_line, descendants, wait_until
 
 LEVELS = ("sealed", "separated", "faithful")
 
@@ -220,13 +220,7 @@ def test_a_debugger_is_answered_with_a_kill(command: Command, image: Path) -> No
         assert process.stdout is not None
         process.stdout.readline()
         daemon = json.loads(command("daemon", "status", "--json").stdout)["pid"]
-        target = next(
-            int(entry.name)
-            for entry in Path("/proc").iterdir()
-            if entry.name.isdigit()
-            and _command_line(entry).startswith(b"/strongroom/strongroom-loader")
-            and _descends(int(entry.name), daemon)
-        )
+        (target,) = [pid for pid in descendants(daemon) if b"--fd-sgxs" in command_line(pid)]
         time.sleep(0.1)
         attach = "import ctypes,time; ctypes.CDLL(None).ptrace(0x4206, TARGET, None, None); time.sleep(5)"
         with subprocess.Popen(["/usr/bin/python3", "-c", attach.replace("TARGET", str(target))]) as debugger:
@@ -235,23 +229,6 @@ def test_a_debugger_is_answered_with_a_kill(command: Command, image: Path) -> No
             finally:
                 debugger.kill()
     assert json.loads(command("daemon", "status", "--json").stdout)["debuggers_refused"] == 1
-
-
-def _descends(pid: int, ancestor: int) -> bool:
-    """Whether ``ancestor`` is above ``pid``: another daemon's programs on this machine are left alone."""
-    while pid > 1 and pid != ancestor:
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            return False
-    return pid == ancestor
-
-
-def _command_line(entry: Path) -> bytes:
-    try:
-        return (entry / "cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 def test_a_project_that_may_not_be_read_is_our_failure(command: Command, tmp_path: Path) -> None:

@@ -120,17 +120,17 @@ class Inside:
         from strongroom import Enclave
 
         self.elrange = elrange_of(built)
-        before = loaders()
+        before = programs(vm)
         self.box = Enclave(built, vm=vm, timeout=CALL_SECONDS)
         try:
             with forced_level(level):
                 self.box.start()
             self.level = self.box.facts["level"]
-            fresh = {pid for pid in loaders() - before if ours(pid)}
+            fresh = programs(vm) - before
             if len(fresh) != 1:
                 raise StrongroomError(
-                    f"{len(fresh)} new loader processes are seen, not 1",
-                    "let nothing else run in VMs meanwhile",
+                    f"{len(fresh)} new enclaves are seen, not 1",
+                    "let nothing else run in the VM meanwhile",
                 )
             (self.pid,) = fresh
         except BaseException:
@@ -170,18 +170,15 @@ def forced_level(level: str | None) -> Iterator[None]:
             os.environ[ENVIRONMENT] = before
 
 
-def loaders() -> set[int]:
-    """Processes that run the loader (not the injector before it)."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if words[0].rpartition(b"/")[2] == b"strongroom-loader":
-                found.add(int(entry.name))
-    return found
+def programs(vm: str) -> set[int]:
+    """Process ids of the enclaves that run in a VM of this STRONGROOM_HOME."""
+    from strongroom.machine import client
+
+    try:
+        usage = client.ask("usage", start=False).get("vms", {})
+    except client.NoDaemon:
+        return set()
+    return set(usage.get(vm, {}).get("programs", []))
 
 
 def held(target: Ordinary | Inside) -> tuple[bytes, bytes]:
@@ -211,21 +208,6 @@ def busy(target: Ordinary | Inside, seed: bytes) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-def ours(pid: int) -> bool:
-    """Whether the process descends from this STRONGROOM_HOME's daemon: others may run theirs meanwhile."""
-    from strongroom.machine import client
-
-    daemon = client.ask("status", start=False).get("pid")
-    while pid > 1:
-        if pid == daemon:
-            return True
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            return False
-    return False
 
 
 def on_process(script: str, target: Ordinary | Inside, *, working: bool = False) -> list[dict[str, str]]:

@@ -126,12 +126,14 @@ class Host:
             if run is None:
                 run = self._run(live, chosen, wanted)
             live.stops.add(run.stop)
+            live.programs.add(run.program)
             try:
                 if waits:
                     self.pool.want(live, chosen, Warmth.of(wanted), DELAY_SECONDS)
                 run.follow(client)
             finally:
                 live.stops.discard(run.stop)
+                live.programs.discard(run.program)
                 run.close()
                 if waits and not run.stopped:
                     self.pool.want(live, chosen, Warmth.of(wanted))

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from strongroom.errors import StrongroomError
 from strongroom.machine import rpc
@@ -39,6 +40,8 @@ class LiveVm:
     users: int = 0
     stops: set[Callable[[], None]] = field(default_factory=set)
     """One for each run; ends it."""
+    programs: set[Callable[[], int | None]] = field(default_factory=set)
+    """One for each run of an image; its process id."""
 
     def require(self, sgx2: bool) -> None:
         """Refuse an image that is made for SGX2 on a size without it. Raises NeedsSgx2."""
@@ -139,11 +142,15 @@ class LiveVms:
             stop()
         return len(stops)
 
-    def usage(self) -> dict[str, dict[str, int]]:
-        """EPC pages used and runs, by VM name."""
+    def usage(self) -> dict[str, dict[str, Any]]:
+        """EPC pages used, runs, and the process ids of enclaves, by VM name."""
         with self._lock:
             return {
-                live.vm.name: {"epc_used_pages": live.epc.used_pages(), "runs": len(live.stops)}
+                live.vm.name: {
+                    "epc_used_pages": live.epc.used_pages(),
+                    "runs": len(live.stops),
+                    "programs": [pid for pid in (program() for program in live.programs) if pid is not None],
+                }
                 for live in self._live.values()
             }
 

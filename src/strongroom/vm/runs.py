@@ -235,6 +235,10 @@ class Run:
             found.append(self.waiting.fileno())
         return found
 
+    def program(self) -> int | None:
+        """The loader's process id, once it is known."""
+        return self._status.program
+
     @property
     def over(self) -> bool:
         return self._status.exit is not None
