@@ -78,7 +78,7 @@ long enclave_open(int flags)
     int ends[2];
     struct stat st;
     struct enclave *e = NULL;
-    if (g.rpc_fd < 0)
+    if (!package_line())
         return -ENODEV;
     lock(&g.memory_lock);
     enclave_sweep();
@@ -143,7 +143,7 @@ static int32_t provision_fd = -1;
 long provision_open(int flags)
 {
     struct stat st;
-    if (!(g.package.flags & RPC_HELLO_PROVISION))
+    if (!package_line() || !(g.package.flags & RPC_HELLO_PROVISION))
         return -EACCES;
     lock(&g.memory_lock);
     if (provision_fd < 0) {

@@ -106,26 +106,50 @@ static void limits_start(void)
     g.memlock_left = g.memlock_limited ? limit.soft : ~0ull;
 }
 
+static const char *package_start(int rpc_fd, int epc_fd)
+{
+    struct rpc_hello hello = {.abi = 1, .pid = (uint32_t)sys(__NR_getpid, 0)};
+    g.rpc_fd = move_fd(rpc_fd);
+    long map = sys(__NR_mmap, 0, sizeof(struct epc_shared), PROT_READ | PROT_WRITE, MAP_SHARED, epc_fd, 0);
+    sys(__NR_close, epc_fd);
+    g.epc = (struct epc_shared *)map;
+    if ((unsigned long)map >= -4095ul || g.epc->magic != EPC_MAGIC)
+        return "the EPC counters are not there: is the daemon of the same version?";
+    if (rpc_call(RPC_HELLO, &hello, sizeof hello, &g.package, sizeof g.package))
+        return "the software package does not answer: is the daemon of the same version?";
+    return NULL;
+}
+
+bool package_line(void)
+{
+    int32_t rpc, epc;
+    lock(&g.memory_lock);
+    if (g.rpc_fd < 0 && follow_line(&rpc, &epc)) {
+        const char *why = package_start(rpc, epc);
+        if (why)
+            fatal(why);
+    }
+    bool there = g.rpc_fd >= 0;
+    unlock(&g.memory_lock);
+    return there;
+}
+
 void library_init(const struct inject_block *block)
 {
-    struct rpc_hello hello = {.abi = 1};
     static char fork_page[4096] __attribute__((aligned(4096)));
 
     if (block->magic != INJECT_MAGIC)
         fatal("the injector speaks another version: rebuild both");
     g.flags = block->flags;
     g.level = block->level;
-    g.pid = hello.pid = (uint32_t)sys(__NR_getpid, 0);
+    g.pid = (uint32_t)sys(__NR_getpid, 0);
     processor_start(block);
     limits_start();
-    g.rpc_fd = move_fd(block->rpc_fd);
-    long map = sys(__NR_mmap, 0, sizeof(struct epc_shared), PROT_READ | PROT_WRITE, MAP_SHARED, block->epc_fd, 0);
-    sys(__NR_close, block->epc_fd);
-    g.epc = (struct epc_shared *)map;
-    if ((unsigned long)map >= -4095ul || g.epc->magic != EPC_MAGIC)
-        fatal("the EPC counters are not there: is the daemon of the same version?");
-    if (rpc_call(RPC_HELLO, &hello, sizeof hello, &g.package, sizeof g.package))
-        fatal("the software package does not answer: is the daemon of the same version?");
+    g.rpc_fd = -1;
+    memcpy(g.follow, block->follow, sizeof g.follow);
+    const char *why = block->rpc_fd >= 0 ? package_start(block->rpc_fd, block->epc_fd) : NULL;
+    if (why)
+        fatal(why);
     if (!(block->flags & INJECT_NO_SECRETMEM)) {
         long fd = sys(447 /* memfd_secret */, O_CLOEXEC);
         g.secret_memory = fd >= 0;

@@ -240,7 +240,7 @@ void syscall_trapped(struct thread *t, siginfo_t *info, ucontext_kernel *uc)
         ret = again(r);
         break;
     case __NR_execve: case __NR_execveat:
-        ret = -ENOSYS; /* the new program would have no library under this filter */
+        ret = follow_exec(uc);
         break;
     default:
         ret = again(r);

@@ -1,6 +1,6 @@
 /*
  * A slot for each thread that meets an enclave: its record in the first page, its alternate signal stack in
- * the rest, in secret memory where possible. A handler finds its thread by the stack that it runs on.
+ * the rest, in secret memory at level sealed. A handler finds its thread by the stack that it runs on.
  */
 #include "library.h"
 
@@ -31,6 +31,18 @@ struct thread *thread_find(uint32_t tid)
 
 void thread_leave(struct thread *t) { atomic_fetch_or(&t->tid, LEAVING); }
 
+/*
+ * Secret memory is shared memory: a forked child would run its handlers on its parent's stack. So only at level sealed,
+ * where the loader is the one program and does not fork; elsewhere the child gets a copy.
+ */
+static bool slot_memory(uint64_t at)
+{
+    bool secret;
+    if (g.level == LEVEL_SEALED)
+        return memory_shared(THREAD_SLOT, at, true, &secret);
+    return sys(__NR_mmap, at, THREAD_SLOT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == (long)at;
+}
+
 static struct thread *slot_take(uint32_t tid)
 {
     uint32_t count = atomic_load(&g_slots);
@@ -49,8 +61,7 @@ static struct thread *slot_take(uint32_t tid)
     if (count == THREADS_MAX)
         fatal("too many threads entered enclaves");
     struct thread *t = slot_at(count);
-    bool secret;
-    if (!memory_shared(THREAD_SLOT, (uint64_t)t, true, &secret))
+    if (!slot_memory((uint64_t)t))
         fatal("no memory for a thread's signal stack");
     sys(__NR_madvise, t, THREAD_SLOT, MADV_DONTDUMP);
     t->magic = THREAD_MAGIC;

@@ -176,6 +176,7 @@ struct global {
     _Atomic uint32_t *fork_word;   /* in a page that a forked child sees as zero */
     struct epc_shared *epc;
     struct rpc_hello_reply package;
+    char follow[56];             /* name of the injector's socket; empty where nobody follows */
     uint64_t xcr0;
     uint32_t xstate_offset[64], xstate_size[64];
     _Atomic uint32_t production; /* an enclave that is not DEBUG was initialised */
@@ -290,6 +291,11 @@ void thread_leave(struct thread *t);
 void threads_forget(void);
 /* device/rpc.c: status of the reply, or RPC_STATUS_ERRNO | errno. */
 uint32_t rpc_call(uint16_t op, const void *request, uint32_t size, void *reply, uint32_t reply_size);
+/* device/follow.c */
+long follow_exec(ucontext_kernel *uc);
+bool follow_line(int32_t *rpc, int32_t *epc);
+/* device/init.c: the line to the package is there, or is made now. */
+bool package_line(void);
 /* device/fork.c */
 bool fork_check(void);
 

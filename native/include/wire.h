@@ -104,8 +104,16 @@ struct inject_block {
     uint32_t warm;        /* pages to touch ahead, in units of 16: data, and << 16 executable */
     uint64_t kernel_vdso; /* address, 0 when the kernel maps none */
     uint64_t hwcap2;
+    char follow[56]; /* abstract name of the injector's socket, NUL-terminated; empty: execve is refused */
 };
-SGX_SIZE(struct inject_block, 40);
+SGX_SIZE(struct inject_block, 96);
+
+/* Library to injector, one request a connection (inject/follow.c, device/follow.c). */
+enum follow_op { FOLLOW_EXEC = 1, FOLLOW_LINE = 2 };
+struct follow_request { uint32_t op, pid, tid, reserved; uint64_t mask; }; /* mask: of the signals that the program blocks */
+SGX_SIZE(struct follow_request, 24);
+struct follow_reply { int32_t error; uint32_t reserved; }; /* FOLLOW_LINE: with descriptors rpc and epc */
+SGX_SIZE(struct follow_reply, 8);
 
 /* The library's fixed place; everything inside LIBRARY_TEXT_SPAN is exempt from the system call filter. */
 #define LIBRARY_BASE 0x200000000000ull

@@ -10,6 +10,7 @@ As a library (``with package_server() as server: server.run([...])``) or from th
 from __future__ import annotations
 
 import argparse
+import array
 import contextlib
 import socket
 import subprocess
@@ -84,6 +85,26 @@ class PackageServer:
                 **settings,
             )
         return process  # type: ignore[no-any-return]
+
+    @contextlib.contextmanager
+    def lines(self) -> Iterator[socket.socket]:
+        """What --line-fd takes: whoever asks there gets a connection of its own."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+        def serve() -> None:
+            with contextlib.suppress(OSError), ours:
+                while ours.recv(16):
+                    line, _ = self.connect()
+                    with line:
+                        rights = array.array("i", [line.fileno(), self.epc.descriptor])
+                        ours.sendmsg([b"l"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        with theirs:
+            yield theirs
+            ours.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
 
     def join(self, timeout: float = 10) -> None:
         """Wait until every connection is closed and its slot given back."""

@@ -202,6 +202,19 @@ def test_exec_passes_status_and_shows_the_vm(command: Command) -> None:
     assert command("vm", "exec", "default", "--", "/bin/sh", "-c", "kill -TERM $$").returncode == 143
 
 
+def test_exec_follows_what_the_program_executes(command: Command) -> None:
+    """Each has the device's vDSO, whoever started it: a shell, env, Python."""
+    look = "grep -q strongroom /proc/self/maps; readlink /proc/self/exe > /dev/null && echo ran"
+    for words in (["/bin/sh", "-c", f"/bin/sh -c '{look}'"], ["/usr/bin/env", "A=b", "/bin/sh", "-c", look]):
+        done = command("exec", "--", *words)
+        assert (done.returncode, done.stdout) == (0, "ran\n"), done.stderr
+    text = "import subprocess; print(subprocess.run(['/bin/sh', '-c', 'exit 5']).returncode)"
+    assert command("exec", "--", "/usr/bin/env", "python3", "-c", text).stdout == "5\n"
+    done = command("exec", "--", "/bin/sh", "-c", "exec /bin/sh -c 'exit 6'")
+    assert done.returncode == 6
+    assert command("daemon", "status", "--json").returncode == 0
+
+
 def test_exec_hides_the_home(command: Command) -> None:
     if best_level(command) == "faithful":
         pytest.skip("no namespaces here")

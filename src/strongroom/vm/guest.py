@@ -21,6 +21,7 @@ from strongroom.errors import StrongroomError, UsageError
 from strongroom.machine import client, level, protocol
 from strongroom.machine.waiting import readable
 from strongroom.vm import spawner, view
+from strongroom.vm.lines import Lines
 from strongroom.vm.plan import Plan
 from strongroom.vm.progress import RunStatus
 
@@ -29,7 +30,7 @@ QUOTE_ENVIRONMENT = "STRONGROOM_QUOTE_FD"
 _NOT_SHOWN = frozenset(
     {*view.SYSTEM, "dev", "proc", "sys", "run", "tmp", "boot", "lost+found", "vm", "strongroom"}
 )
-_RPC, _EPC, _QUOTE = 3, 4, 5
+_RPC, _EPC, _QUOTE, _LINES = 3, 4, 5, 6
 
 
 class NoProgram(StrongroomError):
@@ -81,7 +82,8 @@ def run(vm: str, words: list[str], *, tamper: str | None = None, as_json: bool =
             line = {"level": "faithful", "vm": plan.hostname, "verb": "exec"}
             text = json.dumps(line) if as_json else f"strongroom: faithful (exec) · VM {plan.hostname}"
             print(text, file=sys.stderr, flush=True)
-            return _follow(plan, descriptors, connection)
+            with Lines(vm) as lines:
+                return _follow(plan, [*descriptors, lines.theirs.fileno()], connection, lines)
         finally:
             protocol.close_all(descriptors)
 
@@ -99,6 +101,9 @@ def _plan(
         str(_EPC),
         "--level",
         "faithful",
+        "--follow",
+        "--line-fd",
+        str(_LINES),
     ]
     if ready.get("sgx2") is True:
         inject.append("--sgx2")
@@ -135,7 +140,7 @@ def _terminal_is_the_programs() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _follow(plan: Plan, descriptors: list[int], connection: client.Connection) -> int:
+def _follow(plan: Plan, descriptors: list[int], connection: client.Connection, lines: Lines) -> int:
     status = RunStatus()
     own = os.getpid()
     child = os.fork()
@@ -147,11 +152,12 @@ def _follow(plan: Plan, descriptors: list[int], connection: client.Connection) -
             os._exit(spawner.FAILED)
     try:
         status.theirs.close()
+        lines.theirs.close()
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda n, _: status.signal(n))
         with _terminal_is_the_programs():
             while status.exit is None:
-                watched = [status.sock.fileno(), connection.sock.fileno()]
+                watched = [status.sock.fileno(), connection.sock.fileno(), *lines.filenos()]
                 ready = readable(watched)
                 if watched[0] in ready:
                     status.poll()
@@ -159,6 +165,8 @@ def _follow(plan: Plan, descriptors: list[int], connection: client.Connection) -
                     raise StrongroomError(
                         f"VM {plan.hostname} was stopped while the program ran", "see `strongroom vm list`"
                     )
+                else:
+                    lines.serve(ready)
         return status.exit
     finally:
         status.kill()

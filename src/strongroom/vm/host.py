@@ -21,6 +21,7 @@ from strongroom.machine import level, protocol
 from strongroom.machine.daemon import AlreadyRunning, Operation, Server
 from strongroom.machine.package import Package
 from strongroom.machine.protocol import Message
+from strongroom.machine.waiting import readable
 from strongroom.machine.watch import Watch
 from strongroom.vm import limits
 from strongroom.vm.lifecycle import Machines
@@ -34,6 +35,8 @@ from strongroom.vm.spawning import Spawner
 IDLE_SECONDS = 900.0
 LOG_BYTES = 1 << 20
 OPEN_FILES = 16384  # some 25 a run
+FOLLOW_SECONDS = 0.5
+"""How often it is looked whether a program that was executed is gone."""
 log = logging.getLogger("strongroom.daemon")
 
 
@@ -149,7 +152,11 @@ class Host:
         return self._run(live, chosen, warmth)
 
     def exec(self, client: socket.socket, request: Message, _descriptors: list[int]) -> None:
-        """A line to the VM's ``exec`` package, for as long as the client stays connected."""
+        """A line to the VM's ``exec`` package, for as long as the client stays connected.
+
+        With ``follow``, one more for a program that the program executed: it ends with that program.
+        """
+        follow = bool(protocol.number(request, "follow", 0, 1, 0))
         live = self.live.use(protocol.vm_name(request))
         try:
             package = Package.open(live.vm.folder / "exec")
@@ -184,8 +191,10 @@ class Host:
                 quotes.theirs.close()
                 client.settimeout(None)
                 with contextlib.suppress(OSError):
-                    while client.recv(1):
-                        pass
+                    while not (follow and line.ended()):
+                        if readable([client.fileno()], FOLLOW_SECONDS if follow else None):
+                            if not client.recv(1):
+                                break
         finally:
             self.live.leave(live)
 

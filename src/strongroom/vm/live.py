@@ -190,6 +190,10 @@ class PackageLine:
         """What the process did with the EPC so far."""
         return self._live.epc.usage(self._slot)
 
+    def ended(self) -> bool:
+        """Whether the process has closed its end."""
+        return not self._thread.is_alive()
+
     def close(self) -> None:
         """The process is dead: end the thread and give its EPC back."""
         self.theirs.close()
