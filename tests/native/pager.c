@@ -7,6 +7,8 @@
 #include "loader.c"
 
 #include <pthread.h>
+#include <signal.h>
+#include <sys/time.h>
 #include <time.h>
 
 #include "enclave.h"
@@ -61,6 +63,21 @@ static void s_threads(void)
     for (uint64_t i = 0; i < threads; i++)
         pthread_join(t[i], NULL);
     printf("sum %llu of %llu\n", (unsigned long long)work(PAGES_SUM, 0), (unsigned long long)(pages * rounds * threads));
+}
+
+static volatile sig_atomic_t alarms;
+static void on_alarm(int n) { alarms += n == SIGALRM; }
+
+/* The same under a storm of signals: asynchronous exits, each with an SSA frame that may be out. */
+static void s_storm(void)
+{
+    struct sigaction a = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+    struct itimerval every = {{0, 150}, {0, 150}}, off = {{0, 0}, {0, 0}};
+    sigaction(SIGALRM, &a, NULL);
+    setitimer(ITIMER_REAL, &every, NULL);
+    s_threads();
+    setitimer(ITIMER_REAL, &off, NULL);
+    printf("alarms %d\n", alarms > 20);
 }
 
 /* ---- a hostile kernel ---- */
@@ -158,7 +175,7 @@ static void s_price(void)
 }
 
 static const struct { const char *name; void (*run)(void); } scenarios[] = {
-    {"walk", s_walk}, {"threads", s_threads}, {"none", s_none}, {"flip", s_flip}, {"tag", s_tag}, {"swap", s_swap},
+    {"walk", s_walk}, {"threads", s_threads}, {"storm", s_storm}, {"none", s_none}, {"flip", s_flip}, {"tag", s_tag}, {"swap", s_swap},
     {"replay", s_replay}, {"price", s_price},
 };
 

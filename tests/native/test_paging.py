@@ -70,6 +70,14 @@ def test_threads_under_pressure_lose_no_count(pager: Pager) -> None:
         assert (done.returncode, done.stderr, done.stdout) == (0, b"", b"sum %d of %d\n" % (count, count))
 
 
+def test_a_signal_storm_under_pressure(pager: Pager) -> None:
+    with package_server(epc_pages=200) as server:
+        done = pager.run(server, "storm", 400, 20, images.THREADS)
+        count = 400 * 20 * images.THREADS
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.splitlines() == [b"sum %d of %d" % (count, count), b"alarms 1"]
+
+
 def test_processes_share_what_there_is(pager: Pager) -> None:
     """Six processes that want six times the EPC: each is served, none holds more than there is, all is given back."""
     with package_server(epc_pages=900) as server:
