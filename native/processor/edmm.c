@@ -131,8 +131,10 @@ static struct exit_event accept_copy(struct enclave *e, struct sigcontext *r, co
         fatal("no memory for a page that becomes executable");
     if (paging_in(e, r->rcx - e->secs.base) || paging_in(e, r->rdx - e->secs.base)) /* the one's reload may have evicted the other */
         return page_fault(r->rcx);
-    uint64_t to = atomic_load(&e->epcm[(r->rcx - e->secs.base) / SGX_PAGE_SIZE]) & EPCM_ADDRESS;
-    memcpy((void *)to, memory_page(e, r->rdx, EPCM_VALID), SGX_PAGE_SIZE);
+    uint64_t to = atomic_load(&e->epcm[(r->rcx - e->secs.base) / SGX_PAGE_SIZE]);
+    if ((to | atomic_load(&e->epcm[(r->rdx - e->secs.base) / SGX_PAGE_SIZE])) & EPCM_OUT)
+        return page_fault(r->rcx); /* an EPC that does not hold two clusters */
+    memcpy((void *)(to & EPCM_ADDRESS), memory_page(e, r->rdx, EPCM_VALID), SGX_PAGE_SIZE);
     entry_change(e, r->rcx, add, EPCM_PENDING);
     memory_refresh(e, r->rcx - e->secs.base, SGX_PAGE_SIZE);
     answer(r, 0);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from strongroom import paths
+from strongroom.cli._attack import loaders
 from strongroom.errors import StrongroomError
 from strongroom.machine import client
 
@@ -64,3 +66,65 @@ def test_a_run_larger_than_the_epc(project: Path) -> None:
     assert strongroom("vm", "create", "large", "--size", "Standard_DC8_v2").returncode == 0
     done = strongroom("run", "--vm", "large", str(project), "--", "60")
     assert (done.returncode, len(done.stderr.splitlines())) == (0, 1), done.stderr
+
+
+MARKED = """\
+import sys
+marker = bytes(reversed(b"6e72e9a1-4c0d-koobtopyna"[:24]))
+blocks = [marker * 43690 for _ in range(48)]
+print("up", flush=True)
+sys.stdin.readline()
+assert all(block.count(marker) == 43690 for block in blocks)
+print("all there", flush=True)
+sys.stdin.readline()
+"""
+MARKER = bytes(reversed(b"6e72e9a1-4c0d-koobtopyna"[:24]))
+
+
+def found_in(pid: int) -> tuple[int, int]:
+    """How often MARKER stands in what root can read of a process by /proc/PID/mem, and how many MiB that was."""
+    hits = size = 0
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            start, end = (int(part, 16) for part in line.split()[0].split("-"))
+            if end > 1 << 47 or "r" not in line.split()[1]:
+                continue
+            for at in range(start, end, 1 << 20):
+                try:
+                    memory.seek(at)
+                    data = memory.read(min(1 << 20, end - at))
+                except OSError:
+                    continue
+                hits += data.count(MARKER)
+                size += len(data)
+    return hits, size >> 20
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="looking into another user's process needs root")
+def test_what_was_evicted_is_not_in_the_clear(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root searches a paged enclave's process, where its ciphertext lies; the control: the same program outside."""
+    monkeypatch.setenv("STRONGROOM_WAITING", "0")  # no second loader
+    if json.loads(strongroom("doctor", "--json").stdout)["level"] != "sealed":
+        pytest.skip("level sealed is not to be had: root reads the pages that are in the EPC")
+    (project / "main.py").write_text(MARKED)
+    assert strongroom("build", str(project)).returncode == 0
+    assert strongroom("vm", "create", "small", "--size", "Standard_DC1s_v2").returncode == 0
+    before = loaders()
+    words = [sys.executable, "-m", "strongroom", "run", "--vm", "small", str(project)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, **pipes) as process:  # type: ignore[call-overload]
+        assert process.stdout.readline() == "up\n", process.stderr.read()
+        (pid,) = loaders() - before
+        hits, size = found_in(pid)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "all there\n"
+        assert (found_in(pid)[0], hits) == (0, 0)
+        assert size > 40, "the ciphertext of what was evicted was among what was read"
+        process.stdin.close()
+        assert process.wait(60) == 0
+        assert "evicted" in process.stderr.read()
+    with subprocess.Popen([sys.executable, str(project / "main.py")], **pipes) as control:  # type: ignore[call-overload]
+        assert control.stdout.readline() == "up\n"
+        assert found_in(control.pid)[0] > 2_000_000
+        control.kill()
