@@ -15,9 +15,11 @@ import pytest
 from strongroom.attestation.collateral import Collateral
 from strongroom.attestation.roots import Root
 from strongroom.inside.device import Attestation
+from strongroom.inside.errors import DeviceError
 from strongroom.isa.flags import KeyName, KeyPolicy
 from strongroom.isa.report import Keyrequest
 from strongroom.isa.software_tcb import Kind, Level
+from strongroom.machine.leaf import LeafError
 from strongroom.machine.package import Identity, Package
 from strongroom.machine.pki import Authority
 from strongroom.machine.quoting import QuotingEnclave
@@ -116,6 +118,19 @@ class PackageDevice(Attestation):
     def quote(self, report_data: bytes) -> bytes:
         data = report_data.ljust(64, b"\0")
         return self.platform.quote(self.kind, self.level, report_data=data, **self.changes)
+
+    def versions(self) -> tuple[int, bytes]:
+        return self.platform.identity(**self.changes).isv_svn, self.platform.package(self.kind).cpu_svn
+
+    def sealing_key(self, policy: int, isv_svn: int, cpu_svn: bytes, key_id: bytes) -> bytes:
+        request = Keyrequest(
+            key_name=KeyName.SEAL, key_policy=policy, isv_svn=isv_svn, cpu_svn=cpu_svn, key_id=key_id
+        )
+        identity = self.platform.identity(**self.changes)
+        try:
+            return self.platform.package(self.kind).egetkey(identity, request.pack())
+        except LeafError as error:
+            raise DeviceError(str(error)) from None
 
     def key(self, name: str) -> bytes:
         """As the LibOS asks EGETKEY for a sealing key."""

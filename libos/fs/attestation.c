@@ -118,18 +118,38 @@ static long commit_target(struct file *f)
     return 0;
 }
 
+/* A sealing key of a key request of the caller's: policy, ISVSVN, CPUSVN, KEYID in, the key out, in one descriptor. */
+struct __attribute__((packed)) key_wish { uint16_t policy, isvsvn; u8 cpusvn[16], keyid[32]; };
+_Static_assert(sizeof(struct key_wish) == 52, "key_wish");
+
+static long commit_wish(struct file *f)
+{
+    struct key_wish wish;
+    if (f->buffer_size != sizeof wish)
+        return -EINVAL;
+    memcpy(&wish, f->buffer, sizeof wish);
+    f->buffer_size = 0;
+    if (wish.policy != SGX_POLICY_MRENCLAVE && wish.policy != SGX_POLICY_MRSIGNER)
+        return -EINVAL;
+    if (attestation_seal_key(wish.policy, wish.isvsvn, wish.cpusvn, wish.keyid, f->buffer))
+        return -EACCES;
+    f->buffer_size = 16;
+    return 0;
+}
+
 long attestation_open(const char *name, int flags, struct file **file)
 {
     static const char *const names[] = {"user_report_data", "target_info", "my_target_info", "report", "quote", "attestation_type",
-                                        "keys/_sgx_mrenclave", "keys/_sgx_mrsigner"};
+                                        "keys/_sgx_mrenclave", "keys/_sgx_mrsigner", "sealing_key"};
+    const u32 count = sizeof names / sizeof *names;
     u32 which = 0;
     if (!strncmp(name, "keys/", 5) && name[5] != '_')
         return enc_key_open(name + 5, flags, file);
-    while (which < 8 && strcmp(name, names[which]))
+    while (which < count && strcmp(name, names[which]))
         which++;
-    if (which == 8)
+    if (which == count)
         return -ENOENT;
-    if (which > 1 && (flags & O_ACCMODE) != O_RDONLY)
+    if (which > 1 && which != 8 && (flags & O_ACCMODE) != O_RDONLY)
         return -EACCES;
     struct file *f = file_new(FILE_BUFFER, (u32)flags);
     if (!f || !(f->buffer = kmalloc(16384)))
@@ -166,6 +186,10 @@ long attestation_open(const char *name, int flags, struct file **file)
     case 5:
         memcpy(f->buffer, "dcap", 4);
         n = 4;
+        break;
+    case 8:
+        f->buffer_room = sizeof(struct key_wish);
+        f->commit = commit_wish;
         break;
     default:
         n = egetkey(which == 6 ? SGX_POLICY_MRENCLAVE : SGX_POLICY_MRSIGNER, f->buffer) ? 16 : -EACCES;

@@ -73,7 +73,7 @@ static const char *const g_folders[] = {
 static const char *const g_others[] = {
     "/dev/attestation/user_report_data", "/dev/attestation/target_info", "/dev/attestation/my_target_info", "/dev/attestation/report",
     "/dev/attestation/quote", "/dev/attestation/attestation_type", "/dev/attestation/keys/_sgx_mrenclave",
-    "/dev/attestation/keys/_sgx_mrsigner", "/dev/strongroom/channel", "/dev/stdin", "/dev/stdout", "/dev/stderr",
+    "/dev/attestation/keys/_sgx_mrsigner", "/dev/attestation/sealing_key", "/dev/strongroom/channel", "/dev/stdin", "/dev/stdout", "/dev/stderr",
 };
 #define COUNT(x) (sizeof(x) / sizeof *(x))
 
@@ -129,7 +129,7 @@ long node_open(const char *given, int flags, struct file **file)
         return 0;
     }
     for (int fd = 0; fd < 3; fd++)
-        if (!strcmp(path, g_others[9 + fd]))
+        if (!strcmp(path, g_others[10 + fd]))
             return again(fd, file);
     if (!strncmp(path, "/proc/self/fd/", 14)) {
         int fd = 0;

@@ -83,6 +83,15 @@ def test_seal_to_the_signer(platform):
         unseal(sealed, PackageDevice(platform, mrsigner=b"o" * 32))
 
 
+def test_seal_across_versions(platform):
+    """Older data opens after an upgrade, newer data is refused after a downgrade."""
+    old, new = (PackageDevice(platform, isv_svn=svn) for svn in (3, 4))
+    for policy in ("mrenclave", "mrsigner"):
+        assert unseal(seal(b"state", policy, old), new) == b"state"
+        with pytest.raises(RecordError, match="newer version"):
+            unseal(seal(b"state", policy, new), old)
+
+
 @settings(max_examples=60)
 @given(st.data())
 def test_altered_sealed_data_is_refused(platform, data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 
 from strongroom.inside.errors import DeviceError
 
@@ -15,6 +16,7 @@ REPORT_DATA_SIZE: Final = 64
 TARGET_INFO_SIZE: Final = 512
 REPORT_SIZE: Final = 432
 KEY_SIZE: Final = 16
+ISVSVN_AT: Final = 258
 MOUNT_KEY_SIZE: Final = 32
 MAX_QUOTE_SIZE: Final = 64 * 1024
 
@@ -84,6 +86,30 @@ class Attestation:
         """A quote with ``report_data`` (at most 64 bytes, zeros added). Raises DeviceError."""
         self._write("user_report_data", _padded(report_data))
         return self._read("quote", MAX_QUOTE_SIZE, exact=False)
+
+    def versions(self) -> tuple[int, bytes]:
+        """ISVSVN and CPUSVN (16 bytes) of now. Raises DeviceError."""
+        report = self._read("report", REPORT_SIZE)
+        return int.from_bytes(report[ISVSVN_AT : ISVSVN_AT + 2], "little"), report[:16]
+
+    def sealing_key(self, policy: int, isv_svn: int, cpu_svn: bytes, key_id: bytes) -> bytes:
+        """EGETKEY(SEAL), 16 bytes, for this key request; ``policy`` 1 is MRENCLAVE, 2 MRSIGNER.
+
+        Raises DeviceError: among others where the versions are beyond those of now.
+        """
+        request = struct.pack("<HH16s32s", policy, isv_svn, cpu_svn, key_id)
+        try:
+            descriptor = os.open(self._path("sealing_key"), os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.write(descriptor, request)
+                key = os.pread(descriptor, KEY_SIZE + 1, 0)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise DeviceError(f"the processor gives no such sealing key ({error.strerror})") from None
+        if len(key) != KEY_SIZE:
+            raise DeviceError(f"{self._path('sealing_key')} gave {len(key)} bytes")
+        return key
 
     def key(self, name: str) -> bytes:
         """A sealing key, 16 bytes: ``_sgx_mrenclave`` or ``_sgx_mrsigner``. Raises DeviceError."""

@@ -122,6 +122,19 @@ def test_program_versions(versions: Versions) -> None:
     assert "/sealed/c is refused: it was sealed by a newer version of this program" in done.stderr
 
 
+def test_sealing_keys_of_the_program(versions: Versions) -> None:
+    """What ``seal`` asks for: the older request's key after an upgrade, none for the newer one before it."""
+    one, later = versions.use(versions.folder / "one"), versions.use(versions.folder / "next")
+    old, new = guest.inside(one, "sealing.py", "2").split(), guest.inside(later, "sealing.py", "2").split()
+    assert (old[0], new[0]) == ("1", "2") and old[1] == new[1] == "01" * 16 and old[2] != new[2]
+    assert guest.inside(later, "sealing.py", "2", *old[:2]).split() == old
+    for request in (new[:2], [old[0], "02" * 16]):
+        assert guest.inside(one, "sealing.py", "2", *request).startswith(
+            "refused: the processor gives no such"
+        )
+    assert guest.inside(one, "sealing.py", "3").startswith("refused"), "no such policy"
+
+
 def test_who_else_reads_nothing(versions: Versions) -> None:
     one = versions.folder / "one"
     versions.write(one, "/sealed", "a")
