@@ -15,8 +15,8 @@ ENVIRONMENT = {"PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERS
 MANIFEST = """[enclave]
 main = "python3"
 args = true
-memory = "1536M"
-threads = 128
+memory = "{memory}"
+threads = {threads}
 network = true
 packages = [{packages}]
 
@@ -51,7 +51,23 @@ def stage_tests(python: str, work: Path, name: str) -> Path:
     return stage
 
 
-def build(python: str, work: Path, numpy: bool, say: Callable[[str], None]) -> Path:
+def stage_sample(python: str, work: Path, names: tuple[str, ...]) -> Path:
+    """``test`` with its support and these modules only; byte code is made inside, as they are imported."""
+    stage = work / "stage" / "test"
+    if not stage.is_dir():
+        host = Path(_ask(python, "import os; print(os.path.dirname(os.__file__))"), "test")
+        partial = work / "stage" / "partial"
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(host / "support", partial / "support", ignore=ignored)
+        for name in ("__init__", *names):
+            shutil.copy(host / f"{name}.py", partial)
+        partial.rename(stage)
+    return stage
+
+
+def build(
+    python: str, work: Path, numpy: bool, say: Callable[[str], None], sample: tuple[str, ...] = ()
+) -> Path:
     """Make (again, if something changed) the project below ``work``; its folder."""
     from strongroom.image.build import build as build_image
 
@@ -64,8 +80,11 @@ def build(python: str, work: Path, numpy: bool, say: Callable[[str], None]) -> P
         shutil.copy(module, project / module.name)  # left out of every other image
     library = "/usr/lib/" + Path(dynload).parent.name
     packages = '"numpy", "pytest", "hypothesis"' if numpy else ""
-    manifest = MANIFEST.format(packages=packages)
-    for name in TESTS:
+    memory, threads = ("64M", 16) if sample else ("1536M", 128)
+    manifest = MANIFEST.format(packages=packages, memory=memory, threads=threads)
+    if sample:
+        manifest += f'"{library}/test" = "trusted:{stage_sample(python, work, sample)}"\n'
+    for name in () if sample else TESTS:
         if Path(dynload).parent.joinpath(name).is_dir():
             manifest += f'"{library}/{name}" = "trusted:{stage_tests(python, work, name)}"\n'
     if ZONES.is_dir():

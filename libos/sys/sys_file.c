@@ -342,6 +342,25 @@ long sys_fcntl(const long *a)
     return -EINVAL;
 }
 
+/* Of the host's interfaces, by a socket of its own: glibc asks on an AF_UNIX one. `at`: struct ifreq. */
+static long interface_name(u32 request, u64 at)
+{
+    if (!(boot()->flags & BOOT_NETWORK))
+        return -ENODEV;
+    if (!user_write_ok(at, 40))
+        return -EFAULT;
+    long fd = fd_fresh(bounded(host(__NR_socket, 2, 2 | O_CLOEXEC, 0), 1 << 20));
+    if (fd < 0)
+        return fd;
+    memcpy(ocall_data(), (void *)at, 40);
+    long n = host(__NR_ioctl, fd, request, host_data_address());
+    if (!n)
+        memcpy((void *)at, ocall_data(), 40);
+    ((char *)at)[15] = 0;
+    host(__NR_close, fd);
+    return n > 0 ? -EIO : n;
+}
+
 long sys_ioctl(const long *a)
 {
     struct file *f = FILE_OR_BAD(a[0]);
@@ -376,6 +395,7 @@ long sys_ioctl(const long *a)
         }
         return n;
     }
+    case 0x8933: case 0x8910: return f->socket ? interface_name((u32)a[1], (u64)a[2]) : -ENOTTY; /* SIOCGIFINDEX, SIOCGIFNAME */
     case TCGETS: case TIOCGWINSZ: {
         u64 size = a[1] == TCGETS ? 36 : 8;
         if (f->type != FILE_HOST)

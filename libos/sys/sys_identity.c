@@ -177,7 +177,7 @@ long sys_sched_getaffinity(const long *a)
     if ((u64)a[1] < 8 || a[1] & 7)
         return -EINVAL;
     if (!ours(a[0]))
-        return (int)a[0] < 0 ? -EINVAL : -ESRCH;
+        return -ESRCH;
     if (!user_write_ok((u64)a[2], 8))
         return -EFAULT;
     *(u64 *)a[2] = g_affinity ? g_affinity : all_processors();
@@ -187,7 +187,7 @@ long sys_sched_setaffinity(const long *a)
 {
     u64 mask = 0;
     if (!ours(a[0]))
-        return (int)a[0] < 0 ? -EINVAL : -ESRCH;
+        return -ESRCH;
     if (!user_read_ok((u64)a[2], (u64)a[1]))
         return -EFAULT;
     memcpy(&mask, (void *)a[2], min64((u64)a[1], 8));

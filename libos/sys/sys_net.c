@@ -1,6 +1,6 @@
 /*
  * Sockets. AF_INET and AF_INET6 are the host's, where the measured manifest allows the network: everything that goes
- * through them is the host's to read. AF_UNIX stays inside: fs/unix.c. Messages with ancillary data: sys_message.c.
+ * through them is the host's to read, and so are its answers about its interfaces (NETLINK_ROUTE). AF_UNIX stays inside: fs/unix.c. Messages with ancillary data: sys_message.c.
  */
 #include <asm/unistd.h>
 #include <linux/fcntl.h>
@@ -9,7 +9,7 @@
 #include "sys.h"
 #include "unix.h"
 
-enum { UNIX_ = 1, INET = 2, INET6 = 10 };
+enum { UNIX_ = 1, INET = 2, INET6 = 10, NETLINK = 16 };
 enum { SO_TYPE_ = 3, SO_ERROR_ = 4, SO_SNDBUF_ = 7, SO_RCVBUF_ = 8, SO_PASSCRED_ = 16, SO_PEERCRED_ = 17, SO_RCVTIMEO_ = 20, SO_ACCEPTCONN_ = 30,
        SO_PROTOCOL_ = 38, SO_DOMAIN_ = 39 };
 
@@ -47,7 +47,7 @@ long sys_socket(const long *a)
             type = 2;
         return type == 1 || type == 2 || type == 5 ? file_install(unix_new((int)type, flags), 0, flags & O_CLOEXEC) : -ESOCKTNOSUPPORT;
     }
-    if (a[0] != INET && a[0] != INET6)
+    if (a[0] != INET && a[0] != INET6 && (a[0] != NETLINK || a[2] != 0 /* NETLINK_ROUTE: names of interfaces */))
         return -EAFNOSUPPORT;
     if (!(boot()->flags & BOOT_NETWORK))
         return -EACCES;

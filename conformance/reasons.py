@@ -1,0 +1,21 @@
+"""Why a case differs, where that is known. What matches nothing is shown as it failed."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+# (module, pattern of the case's name, reason)
+REASONS = (
+    ("test_ctypes", "*", "callbacks are code made at run time (libffi's closures): nothing but measured text runs"),
+    ("test_mmap", "*LargeMmapTests.test_around_*", "maps 2 and 4 GiB: an enclave has the memory of its manifest"),
+    ("test_zipfile", "*PyZipFileTests.test_write_*", "writes into the installed library: trusted files are read-only"),
+    ("test_time", "*test_monotonic_settime", "sets the machine's clock, which is the host's"),
+)  # fmt: skip
+
+
+def reason_of(module: str, case: str) -> str:
+    """Empty where none is known."""
+    for name, pattern, text in REASONS:
+        if name == module and fnmatchcase(case, pattern):
+            return text
+    return ""
