@@ -231,7 +231,7 @@ long enc_rename(const struct boot_mount *m, const struct boot_mount *n, const ch
     if (!(ret = enc_commit(e, false))) {
         e->path = path;
         e->dirty = true;
-        if ((ret = enc_commit(e, true))) {
+        if ((ret = enc_commit(e, false))) {
             enc_stage_drop(e);
             e->path = was;
             e->dirty = false;

@@ -344,7 +344,7 @@ long enc_write(struct enc_file *e, const void *from, u64 size, u64 offset)
 }
 
 /* Makes what is here the host's version: staged whole, then renamed. On an error all stays here, to be tried again. */
-long enc_commit(struct enc_file *e, bool sync)
+long enc_commit(struct enc_file *e, bool durable)
 {
     if (!e->dirty || e->gone)
         return 0;
@@ -399,7 +399,7 @@ long enc_commit(struct enc_file *e, bool sync)
         ret = enc_host_write(e->stage, &h, sizeof h, 0);
     kfree(table);
     if (!ret)
-        ret = enc_stage_publish(e, sync);
+        ret = enc_stage_publish(e, durable);
     if (ret)
         return ret;
     if (e->old >= 0)
@@ -436,7 +436,7 @@ long enc_create(const struct boot_mount *m, const char *path, struct enc_file **
 /* Before the last descriptor goes: the error is close()'s, and what could not be written is given up. */
 long enc_close(struct enc_file *e)
 {
-    long ret = enc_commit(e, true);
+    long ret = enc_commit(e, false);
     if (e->refs == 1)
         e->dirty = false;
     return ret;

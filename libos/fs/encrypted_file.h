@@ -46,7 +46,7 @@ long enc_host_copy(int from, int to, u64 at, u64 size);
 long enc_stage_open(struct enc_file *e);
 void enc_stage_drop(struct enc_file *e);
 void enc_gone(struct enc_file *e);
-long enc_stage_publish(struct enc_file *e, bool sync);
+long enc_stage_publish(struct enc_file *e, bool durable);
 void enc_sweep(const struct boot_mount *m, const char *directory);
 
 /* encrypted_seen.c: within one run no older version of a file is taken. */
@@ -60,7 +60,7 @@ struct enc_file *enc_find(const char *path);
 long enc_load(const struct boot_mount *m, const char *path, struct enc_file **e); /* takes a reference */
 long enc_create(const struct boot_mount *m, const char *path, struct enc_file **e);
 long enc_head(const struct boot_mount *m, const char *path, int fd, struct enc_header *h, struct enc_keys *keys);
-long enc_commit(struct enc_file *e, bool sync);
+long enc_commit(struct enc_file *e, bool durable);
 long enc_table_load(struct enc_file *e);
 long enc_refused(const char *path, const char *why);
 #endif

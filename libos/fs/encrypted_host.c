@@ -189,16 +189,16 @@ void enc_stage_drop(struct enc_file *e)
     e->stage = -1;
 }
 
-/* The staged version takes the file's place. */
-long enc_stage_publish(struct enc_file *e, bool sync)
+/* The staged version takes the file's place: whole even after a power cut; `durable`: not undone by one either. */
+long enc_stage_publish(struct enc_file *e, bool durable)
 {
     const char *stage = beside(e->path, e->stage_name);
     long ret = stage ? 0 : -ENAMETOOLONG;
-    if (!ret && sync)
+    if (!ret && (e->size || durable))
         ret = call(__NR_fdatasync, (u64)e->stage, 0, 0, 0, 0, 0);
     if (!ret)
         ret = enc_host_rename(e->mount, stage, e->path);
-    if (ret || !sync)
+    if (ret || !durable)
         return ret;
     const char *directory = beside(e->path, "");
     long fd = enc_host_open(e->mount, directory, O_RDONLY | O_DIRECTORY, 0);

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import random
 import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -199,3 +203,54 @@ print(inspect.getsource(secretly.add).strip().splitlines()[-1].strip())
     ]
     names = sorted(path.name for path in (project / "data").rglob("*"))
     assert names == sorted(["secretly", "__init__.py", "parts", "__init__.py", "adder.py", "table.txt"])
+
+
+WRITER = """
+import hashlib, os, random
+open("/dev/attestation/keys/data", "w").write("07" * 32)
+dice = random.Random(SEED)
+for number in range(100000):
+    body = dice.randbytes(dice.choice((10, 5000, 60_000, 400_000)))
+    with open("/data/x", "r+b" if number % 3 else "wb") as file:
+        file.write(hashlib.sha256(body).digest() + body)
+        file.truncate()
+        if number % 2:
+            os.fsync(file.fileno())
+    if number % 4 == 3:
+        os.replace("/data/x", "/data/y")
+        open("/data/x", "wb").write(hashlib.sha256(b"").digest())
+    if number == 3:
+        print("under way", flush=True)
+"""
+
+
+def test_kills_at_any_moment(project: Path, tmp_path: Path) -> None:
+    """SIGKILL at seeded moments: each file is there as one of its versions, whole, and the next writer goes on."""
+    dice = random.Random(7)
+    found = set()
+    for seed in range(6):
+        with subprocess.Popen(
+            [sys.executable, "-m", "strongroom", "run", str(project), "--", "-c", WRITER.replace("SEED", str(seed))],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            assert process.stdout.readline() == "under way\n"
+            time.sleep(dice.random() / 4)
+            process.kill()
+        shutil.rmtree(tmp_path / "again", ignore_errors=True)
+        wait_until_ended()
+        decrypt_folder(KEY, project / "data", tmp_path / "again", "/data")  # refuses what is not whole
+        for path in (tmp_path / "again").iterdir():
+            data = path.read_bytes()
+            assert data == b"" or data[:32] == hashlib.sha256(data[32:]).digest(), path
+            found.add(path.name)
+    assert found == {"x", "y"}
+
+
+def wait_until_ended() -> None:
+    """Until the daemon has ended what the killed command had started."""
+    for _ in range(200):
+        if json.loads(guest.strongroom("daemon", "status", "--json").stdout)["runs"] == 0:
+            return
+        time.sleep(0.05)
+    raise AssertionError("a run goes on though its command was killed")
