@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from native import images
 from strongroom import paths
 from strongroom.cli._attack import programs
 from strongroom.errors import StrongroomError
+from strongroom.image.signer import KeySigner
 from strongroom.machine import client
 
 PROGRAM = """\
@@ -42,10 +45,9 @@ def project(strongroom_home: Path, tmp_path: Path) -> Iterator[Path]:
         client.ask("stop", start=False)
 
 
-def strongroom(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "strongroom", *words], capture_output=True, text=True, timeout=200, check=False
-    )
+def strongroom(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "strongroom", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=cwd)
 
 
 def test_a_run_larger_than_the_epc(project: Path) -> None:
@@ -126,3 +128,25 @@ def test_what_was_evicted_is_not_in_the_clear(project: Path) -> None:
         assert control.stdout.readline() == "up\n"
         assert found_in(control.pid)[0] > 2_000_000
         control.kill()
+
+
+def test_exec_says_so_too(strongroom_home: Path, tmp_path: Path) -> None:
+    """A C enclave of 40 MiB on the software processor, by a shell that starts it twice."""
+    if " aes " not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor has no AES-NI: nothing is paged")
+    images.compile_all()
+    mrenclave = images.build_image(tmp_path / "e.sgxs", heap_pages=10240)
+    images.sign_image(mrenclave, tmp_path / "e.sig", KeySigner.generate())
+    shutil.copy(images.BUILD / "pager", tmp_path)
+    try:
+        assert strongroom("vm", "create", "small", "--size", "Standard_DC1s_v2").returncode == 0
+        walk = f"./pager walk e.sgxs e.sig {images.HEAP:#x} 10240 2"
+        done = strongroom("exec", "--vm", "small", "--", "/bin/sh", "-c", f"{walk} && {walk}", cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, "bad 0\n" * 4), done.stderr
+        assert re.fullmatch(
+            r"strongroom: evicted [\d,]+ pages, .*; Standard_DC4s_v2 would hold it",
+            done.stderr.splitlines()[-1],
+        )
+    finally:
+        with contextlib.suppress(StrongroomError):
+            client.ask("stop", start=False)

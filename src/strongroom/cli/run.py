@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as _json
 import sys
 from functools import partial
 from pathlib import Path
@@ -54,15 +53,5 @@ def _paged(as_json: bool, spawned: Spawned, seconds: float) -> None:
     """One more line on standard error, where the run paged."""
     from strongroom.vm import paging
 
-    told = spawned.paging
-    if not told["evicted"]:
-        return
-    if as_json:
-        facts = told | {"seconds": round(seconds, 3)}
-        size = paging.holding(told["epc_demand_pages"], spawned.size)
-        print(_json.dumps(facts | {"size_that_holds_it": size and size.name}), file=sys.stderr, flush=True)
-        return
-    text = paging.sentence(
-        told["evicted"], told["paging_microseconds"] / 1e6, seconds, told["epc_demand_pages"], spawned.size
-    )
-    print(f"strongroom: {text}", file=sys.stderr, flush=True)
+    if text := paging.line(spawned.paging, seconds, spawned.size, as_json):
+        print(text, file=sys.stderr, flush=True)

@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from strongroom import paths
 from strongroom.errors import StrongroomError, UsageError
 from strongroom.machine import client, level, protocol
 from strongroom.machine.waiting import readable
-from strongroom.vm import spawner, view
-from strongroom.vm.lines import Lines
+from strongroom.vm import paging, spawner, view
+from strongroom.vm.lines import Lines, last_words
 from strongroom.vm.plan import Plan
 from strongroom.vm.progress import RunStatus
 
@@ -82,8 +83,15 @@ def run(vm: str, words: list[str], *, tamper: str | None = None, as_json: bool =
             line = {"level": "faithful", "vm": plan.hostname, "verb": "exec"}
             text = json.dumps(line) if as_json else f"strongroom: faithful (exec) · VM {plan.hostname}"
             print(text, file=sys.stderr, flush=True)
+            began = time.monotonic()
             with Lines(vm) as lines:
-                return _follow(plan, [*descriptors, lines.theirs.fileno()], connection, lines)
+                status = _follow(plan, [*descriptors, lines.theirs.fileno()], connection, lines)
+            seconds = time.monotonic() - began
+            with contextlib.suppress(StrongroomError, OSError):
+                told = paging.from_messages([last_words(connection), *lines.usages])
+                if said := paging.line(told, seconds, protocol.text(ready, "size", 64), as_json):
+                    print(said, file=sys.stderr, flush=True)
+            return status
         finally:
             protocol.close_all(descriptors)
 

@@ -23,7 +23,7 @@ from strongroom.machine.package import Package
 from strongroom.machine.protocol import Message
 from strongroom.machine.waiting import readable
 from strongroom.machine.watch import Watch
-from strongroom.vm import limits
+from strongroom.vm import limits, paging
 from strongroom.vm.lifecycle import Machines
 from strongroom.vm.live import LiveVm, LiveVms, PackageLine, QuoteLine
 from strongroom.vm.manufacture import Fuses
@@ -195,6 +195,8 @@ class Host:
                         if readable([client.fileno()], FOLLOW_SECONDS if follow else None):
                             if not client.recv(1):
                                 break
+                with contextlib.suppress(OSError):
+                    protocol.send(client, paging.to_message(line.usage()))
         finally:
             self.live.leave(live)
 

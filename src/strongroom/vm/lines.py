@@ -18,6 +18,8 @@ class Lines:
         self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours.settimeout(5)
         self._connections: dict[int, client.Connection] = {}
+        self.usages: list[protocol.Message] = []
+        """What each program whose line ended did with the EPC."""
 
     def filenos(self) -> list[int]:
         return [self._ours.fileno(), *self._connections]
@@ -25,7 +27,7 @@ class Lines:
     def serve(self, ready: set[int]) -> None:
         """One request for a line; connections whose line has ended are closed."""
         for number in [number for number in ready if number in self._connections]:
-            self._connections.pop(number).close()
+            self._end(self._connections.pop(number))
         if self._ours.fileno() not in ready:
             return
         try:
@@ -50,9 +52,13 @@ class Lines:
         finally:
             protocol.close_all(descriptors)
 
+    def _end(self, connection: client.Connection) -> None:
+        with contextlib.suppress(StrongroomError, OSError), connection:
+            self.usages.append(last_words(connection))
+
     def close(self) -> None:
         for connection in self._connections.values():
-            connection.close()
+            self._end(connection)
         self._connections.clear()
         self._ours.close()
         self.theirs.close()
@@ -62,3 +68,12 @@ class Lines:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def last_words(connection: client.Connection) -> protocol.Message:
+    """Say that a line's program has ended; what it did with the EPC. Raises Closed, OSError."""
+    with contextlib.suppress(OSError):
+        connection.sock.shutdown(socket.SHUT_WR)
+    message, descriptors = connection.reply(5.0)
+    protocol.close_all(descriptors)
+    return message

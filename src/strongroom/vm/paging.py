@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
+
+from strongroom.machine import protocol
 from strongroom.machine.epc import Usage
+from strongroom.machine.launch import PAGING
 from strongroom.machine.protocol import Message
 from strongroom.vm import sizes
 
@@ -33,3 +38,21 @@ def sentence(evicted: int, paging_seconds: float, seconds: float, demand_pages: 
     size = holding(demand_pages, size_name)
     held = f"{size.name} would hold it" if size else "no size would hold it"
     return f"evicted {evicted:,} pages, {paging_seconds:.1f} s of {seconds:.1f} s; {held}"
+
+
+def from_messages(messages: Iterable[Message]) -> dict[str, int]:
+    """The sums of several processes' fields (at once or one after the other: what would hold them all at once)."""
+    told = [{name: protocol.number(message, name, 0, 2**62, 0) for name in PAGING} for message in messages]
+    return {name: sum(one[name] for one in told) for name in PAGING}
+
+
+def line(told: Mapping[str, int], seconds: float, size_name: str, as_json: bool) -> str | None:
+    """What to say at the end of a run that took ``seconds``; None where nothing was evicted."""
+    if not told["evicted"]:
+        return None
+    if as_json:
+        size = holding(told["epc_demand_pages"], size_name)
+        facts = {**told, "seconds": round(seconds, 3), "size_that_holds_it": size and size.name}
+        return json.dumps(facts)
+    spent = told["paging_microseconds"] / 1e6
+    return f"strongroom: {sentence(told['evicted'], spent, seconds, told['epc_demand_pages'], size_name)}"
