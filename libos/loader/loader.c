@@ -212,7 +212,8 @@ static int image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
                 start = offset, flags = page_flags, measured = kind;
             if (kind) {
                 uint8_t *page = batch + length;
-                memset(page, 0, PAGE);
+                if (size - next < 16 * 320 || memcmp(s + next + 15 * 320, has ? "EEXTEND" : "UNMEASRD", 8))
+                    memset(page, 0, PAGE); /* it does not have all its parts */
                 while (next + 320 <= size && !memcmp(s + next, has ? "EEXTEND" : "UNMEASRD", 8)) {
                     uint64_t to = u64_at(s + next + 8) - offset;
                     if (to > PAGE - 256)

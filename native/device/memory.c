@@ -340,6 +340,19 @@ static long vma_cut(struct enclave *e, uint64_t start, uint64_t end)
     return 0;
 }
 
+/* Is every page there one that for_runs maps? */
+static bool all_shown(struct enclave *e, uint64_t address, uint64_t size)
+{
+    if (!(atomic_load(&e->flags) & ENCLAVE_CREATED) || address < e->secs.base || size > e->secs.size - (address - e->secs.base))
+        return false;
+    for (uint64_t p = (address - e->secs.base) / SGX_PAGE_SIZE, end = p + size / SGX_PAGE_SIZE; p < end; p++) {
+        uint64_t entry = atomic_load(&e->epcm[p]);
+        if (!(entry & EPCM_VALID) || entry & EPCM_TCS)
+            return false;
+    }
+    return true;
+}
+
 long memory_map(struct enclave *e, uint64_t address, uint64_t size, int prot)
 {
     long ret = may_map(e, address, address + size, prot);
@@ -348,10 +361,12 @@ long memory_map(struct enclave *e, uint64_t address, uint64_t size, int prot)
     ret = vma_cut(e, address, address + size);
     if (ret || e->vma_count == VMAS_MAX)
         return -ENOMEM;
-    ret = sys(__NR_mmap, address, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-    if (!MAPPED(ret))
-        return ret;
-    sys(__NR_madvise, address, size, MADV_DONTFORK);
+    if (!all_shown(e, address, size)) { /* else the pages themselves take the whole place */
+        ret = sys(__NR_mmap, address, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+        if (!MAPPED(ret))
+            return ret;
+        sys(__NR_madvise, address, size, MADV_DONTFORK);
+    }
     e->vma[e->vma_count++] = (struct enclave_vma){address, address + size, (uint32_t)prot};
     if (atomic_load(&e->flags) & ENCLAVE_CREATED) {
         uint64_t from = address > e->secs.base ? address : e->secs.base;

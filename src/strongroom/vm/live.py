@@ -99,6 +99,11 @@ class LiveVms:
 
     def use(self, name: str) -> LiveVm:
         """Take part in VM ``name`` (made first where it is ``default``). Raises what Machines.use raises."""
+        with self._lock:
+            for live in self._live.values():
+                if live.vm.name == name:  # held in use, so nobody can have changed it since
+                    live.users += 1
+                    return live
         vm, lock = self._machines.use(name)
         with self._lock:
             live = self._live.get(vm.id)
