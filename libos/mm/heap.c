@@ -97,9 +97,9 @@ static bool take_out_user(u64 start, u64 end)
  */
 static u64 find(u64 size)
 {
-    u64 at = page_up(g_brk);
-    if (at < g_brk_start + (g_high - g_low) / BRK_SHARE)
-        at = g_brk_start + (g_high - g_low) / BRK_SHARE;
+    u64 at = page_up(g_brk), kept = g_brk_start + page_up((g_high - g_low) / BRK_SHARE);
+    if (at < kept)
+        at = kept;
     for (u32 i = region_after(at); i < g_regions; i++) {
         if (g_region[i].start >= at && g_region[i].start - at >= size)
             return at;

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from strongroom.errors import FormatError, StrongroomError, UsageError
-from strongroom.image import sdk
+from strongroom.image import sdk, sgxs
 from strongroom.image.measure import MeasurementMismatch, measure, measure_signed_object, measure_view
 from strongroom.image.sigstruct import SignatureError
 from support.enclaves import sigstruct as make_sigstruct
@@ -142,3 +144,22 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(StrongroomError, match="cannot read"):
         measure(tmp_path / "nothing")
+
+
+def test_a_pipe_is_read_once_and_whole(tmp_path: Path) -> None:
+    """`measure` looks at the first bytes to tell the format: they do not come a second time."""
+    content = stream()
+    (tmp_path / "e.sgxs").write_bytes(content)
+    whole = measure(tmp_path / "e.sgxs")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=fifo.write_bytes, args=(content,))
+    writer.start()
+    assert measure(fifo).mrenclave == whole.mrenclave
+    writer.join(10)
+
+
+def test_an_endless_pipe_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sgxs, "MAX_PIPE_SIZE", 1 << 16)
+    with pytest.raises(StrongroomError, match="name a file"):
+        measure("/dev/zero")

@@ -9,7 +9,9 @@ from strongroom.cli._output import Json
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(
-        help="The per-user daemon: it starts by itself and ends when idle.", no_args_is_help=True
+        help="The per-user daemon: it starts by itself and ends when idle.",
+        epilog="Examples: `strongroom daemon status` · `strongroom daemon stop`",
+        no_args_is_help=True,
     )
     app.add_typer(group, name="daemon")
 

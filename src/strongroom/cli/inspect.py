@@ -13,7 +13,7 @@ from strongroom.cli._output import Json, console, print_json
 def register(app: typer.Typer) -> None:
     """Add the verb."""
 
-    @app.command()
+    @app.command(epilog="Examples: `strongroom inspect hello` · `strongroom inspect records.quote --json`")
     def inspect(
         file: Annotated[Path, typer.Argument(help="A SIGSTRUCT, SGXS stream, quote, a project…")],
         as_json: Json = False,

@@ -14,9 +14,11 @@ from strongroom.cli._output import Json, print_json
 def register(app: typer.Typer) -> None:
     """Add the verb."""
 
-    @app.command()
+    @app.command(epilog="Examples: `strongroom measure hello` · `cat enclave.sgxs | strongroom measure -`")
     def measure(
-        file: Annotated[Path, typer.Argument(help="An SGXS stream, a signed .so, or a project.")],
+        file: Annotated[
+            Path, typer.Argument(help="An SGXS stream, a signed .so, or a project; - for standard input.")
+        ],
         as_json: Json = False,
     ) -> None:
         """Print the MRENCLAVE of an enclave file, computed from its content.
@@ -25,7 +27,7 @@ def register(app: typer.Typer) -> None:
         """
         from strongroom.image.measure import measure as measure_path
 
-        found = measure_path(file)
+        found = measure_path(Path("/dev/stdin") if str(file) == "-" else file)
         if as_json:
             print_json(asdict(found))
         else:

@@ -17,7 +17,9 @@ from strongroom.errors import StrongroomError, UsageError
 def register(app: typer.Typer) -> None:
     """Add the verb."""
 
-    @app.command()
+    @app.command(
+        epilog="Example: `strongroom quote examples/records --out records.quote --collateral records.json`"
+    )
     def quote(
         directory: Annotated[
             Path, typer.Argument(metavar="DIR", help="A built project that exports functions.")

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the verb."""
 
-    @app.command()
+    @app.command(
+        epilog="Example: `strongroom verify records.quote --root software --collateral records.json`"
+    )
     def verify(
         file: Annotated[Path, typer.Argument(help="A DCAP ECDSA quote, version 3.")],
         root: Annotated[

@@ -67,9 +67,10 @@ def measure(path: Path | str) -> Measurement:
         start = bytes(view[:8])
         if start[:4] == ELF_MAGIC:
             return measure_signed_object(view)
-    if start in (sgxs.TAG_ECREATE, sgxs.TAG_UNSIZED):
-        ours = path.name == STREAM_NAME and (path.parent / FACTS_NAME).is_file()
-        return _measure_stream(path, path.with_suffix(".sig"), "strongroom" if ours else "sgxs")
+        if start in (sgxs.TAG_ECREATE, sgxs.TAG_UNSIZED):
+            ours = path.name == STREAM_NAME and (path.parent / FACTS_NAME).is_file()
+            # The same view: a pipe can be read once.
+            return _measure_view(view, path.with_suffix(".sig"), "strongroom" if ours else "sgxs")
     raise FormatError(
         f"{path} is no enclave that can be measured", "name an SGXS stream, a signed .so or a project"
     )
@@ -140,10 +141,14 @@ def read_signature(path: Path) -> Sigstruct | None:
 
 
 def _measure_stream(path: Path, signature_path: Path, kind: Format) -> Measurement:
+    with sgxs.mapped(path) as view:
+        return _measure_view(view, signature_path, kind)
+
+
+def _measure_view(view: memoryview, signature_path: Path, kind: Format) -> Measurement:
     ours = kind == "strongroom"
     signature = read_signature(signature_path) if ours or _is_sigstruct(signature_path) else None
-    with sgxs.mapped(path) as view:
-        return measure_view(view, kind, signature)
+    return measure_view(view, kind, signature)
 
 
 def _is_sigstruct(path: Path) -> bool:

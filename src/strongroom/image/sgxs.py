@@ -60,6 +60,7 @@ _HEADERS_SIZE = HEADER_SIZE * (1 + CHUNKS)
 # Stands for bytes 2 to 7 of the offsets, which pages share that lie in the same 64 KiB.
 _MARK = b"\xff\xfe\xfd\xfc\xfb\xfa"
 _BLOCK = 1 << 16
+MAX_PIPE_SIZE = 4 << 30
 THREADED_SIZE = 1 << 20
 """Streams from this size on are hashed by a thread while they are checked."""
 _PIECE = 1 << 21  # hashed at once, where nothing unmeasured stands in it
@@ -206,7 +207,12 @@ def mapped(path: Path | str) -> Iterator[memoryview]:
         except (ValueError, OSError):  # empty, a pipe, or a device
             area = None
         if area is None:
-            yield memoryview(file.read())
+            data = file.read(MAX_PIPE_SIZE + 1)
+            if len(data) > MAX_PIPE_SIZE:
+                raise StrongroomError(
+                    f"more than {MAX_PIPE_SIZE >> 30} GiB come from {path}", "name a file in place of a pipe"
+                )
+            yield memoryview(data)
             return
         try:
             with memoryview(area) as view:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import platform
 from collections.abc import Callable
@@ -18,6 +19,12 @@ from strongroom.machine.watch import Watch
 # getauxval(3); arch/x86/include/uapi/asm/hwcap2.h
 _AT_HWCAP2 = 26
 _HWCAP2_FSGSBASE = 2
+MAPPINGS = 65530
+"""Linux's own default of vm.max_map_count."""
+_EXTRAS = (
+    ("build", ("capstone", "elftools", "packaging"), "`build` does not work"),
+    ("attestation", ("dcap_qvl",), "`verify` does not work, and no key is released to an enclave"),
+)
 
 
 @dataclass(frozen=True)
@@ -58,45 +65,56 @@ def _seccomp_trap() -> bool:
         return False
 
 
+def _mappings() -> int:
+    try:
+        return int(Path("/proc/sys/vm/max_map_count").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
+
+
 def _bytes(count: int) -> str:
     return "no limit" if count < 0 else f"{count / 2**20:.0f} MiB"
 
 
 def _processor() -> list[Check]:
     flags = _cpu_flags()
+    another = "use a machine that has it, or pass the host's processor on to this one (QEMU: -cpu host)"
     return [
         Check("processor", "x86-64", platform.machine() == "x86_64", platform.machine(), needed=True,
               cost="no enclave runs", remedy="use a 64-bit Intel or AMD machine"),
-        Check("processor", "FSGSBASE", _fsgsbase(), "FS and GS bases by one instruction",
-              "entry and exit by system calls: slower", "boot Linux >= 5.9 without nofsgsbase", needed=True),
-        Check("processor", "SHA-NI", "sha_ni" in flags, "measuring by the processor's SHA instructions",
-              "measuring an image takes several times as long", "use a machine that has them"),
-        Check("processor", "protection keys", {"pku", "ospke"} <= flags, "enclave pages closed by a key in `exec`",
-              "in `exec` pages stay open to the host program's stray writes while a thread is inside",
-              "use a machine that has them (Intel from Skylake-SP, AMD from Zen 3)"),
-        Check("processor", "/dev/kvm", os.access("/dev/kvm", os.R_OK | os.W_OK), "for the driver kvm, to come",
-              "nothing yet: the driver sandbox does not use it", "chmod a+rw /dev/kvm, or join the group kvm"),
+        Check("processor", "FSGSBASE", _fsgsbase(), "an enclave sets its FS and GS bases by one instruction",
+              "no Python enclave runs", "boot Linux >= 5.9 without nofsgsbase", needed=True),
+        Check("processor", "XSAVE", "xsave" in flags, "what an exit saves", "no enclave runs", another, needed=True),
+        Check("processor", "RDRAND", "rdrand" in flags, "random numbers inside, not the host's",
+              "no Python enclave runs", another, needed=True),
+        Check("processor", "SHA-NI", "sha_ni" in flags, "pages are measured by the processor's SHA instructions",
+              "measuring an image takes several times as long", another),
+        Check("processor", "AES-NI", {"aes", "pclmulqdq", "ssse3"} <= flags, "EPC paging and encrypted files",
+              "an enclave larger than the EPC gets ENOMEM, encrypted files do not open", another),
     ]  # fmt: skip
 
 
 def _kernel(facts: level.Facts) -> list[Check]:
-    missing = dict(level.missing(facts))
     locked = facts.memlock_bytes
     ordinary = "as an ordinary user (user namespaces)" if facts.user_namespaces else "none"
     return [
         Check("kernel", "ptrace", level.in_child(linux.ptrace_traceme), "the processor's library enters programs by it",
-              "no enclave runs", "docker run --cap-add SYS_PTRACE, or sysctl -w kernel.yama.ptrace_scope=1",
-              needed=True),
+              "no enclave runs",
+              "sudo sysctl -w kernel.yama.ptrace_scope=1 (in Docker: docker run --cap-add SYS_PTRACE)", needed=True),
         Check("kernel", "seccomp traps", _seccomp_trap(), "the SGX device is served by them",
               "no enclave runs", "use a kernel with CONFIG_SECCOMP_FILTER", needed=True),
         Check("kernel", "secret memory", facts.secret_memory, "memfd_secret: enclave data outside the kernel's map",
-              "the level is separated at most", "boot Linux >= 5.14 with secretmem.enable=1"),
+              "the level is separated at most", level.SECRET_MEMORY),
         Check("kernel", "locked memory", locked == -1, _bytes(locked),
-              "at most that much of an enclave's data is in secret memory", "run as root, or: ulimit -l unlimited"),
+              "at most that much of an enclave's data is in secret memory, and none is touched ahead",
+              level.LOCKED_MEMORY),
+        Check("kernel", "mappings", _mappings() >= MAPPINGS, f"{_mappings():,} in one process (vm.max_map_count)",
+              "large enclaves end with: the kernel refuses more mappings",
+              f"sudo sysctl -w vm.max_map_count={MAPPINGS}"),
         Check("kernel", "namespaces", facts.namespaces,
               "as root" if facts.privileged else ordinary,
               "VMs have no file view and no process ids of their own; the level is faithful",
-              missing.get("namespaces", "")),
+              level.NAMESPACES),
     ]  # fmt: skip
 
 
@@ -107,12 +125,13 @@ def _privileges(facts: level.Facts) -> list[Check]:
     groups = os.access("/sys/fs/cgroup", os.W_OK) or os.access("/sys/fs/cgroup/memory", os.W_OK)
     return [
         Check("privileges", "root", facts.privileged, "other users' ids for loader processes",
-              "the level is separated at most", "run Strongroom as root"),
+              "the level is separated at most", "sudo strongroom doctor"),
         Check("privileges", "debugger watch", facts.privileged and watch_ok, "process-event connector",
-              "at level sealed a debugger's attach is not answered by a kill", "run as root on a kernel with "
-              "CONFIG_PROC_EVENTS"),
+              "at level sealed a debugger's attach is not answered by a kill",
+              "sudo strongroom doctor (and a kernel with CONFIG_PROC_EVENTS)"),
         Check("privileges", "control groups", groups and os.geteuid() == 0, "vCPU and memory of a VM's size",
-              "limits by CPU affinity and RLIMIT_DATA a process instead", "run as root with /sys/fs/cgroup writable"),
+              "limits by CPU affinity and RLIMIT_DATA a process instead",
+              "sudo strongroom doctor (in Docker: docker run --privileged)"),
     ]  # fmt: skip
 
 
@@ -141,9 +160,23 @@ def _parts() -> list[Check]:
     return checks
 
 
+def _extras() -> list[Check]:
+    checks = []
+    for extra, modules, cost in _EXTRAS:
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        checks.append(
+            Check(
+                "parts", f"extra {extra}", not missing,
+                f"without {', '.join(missing)}" if missing else ", ".join(modules),
+                cost, f"pip install 'strongroom[{extra}]'",
+            )
+        )  # fmt: skip
+    return checks
+
+
 def all_checks(facts: level.Facts) -> list[Check]:
     """Every check, in the order of the tree."""
     makers: list[Callable[[], list[Check]]] = [
-        _processor, lambda: _kernel(facts), lambda: _privileges(facts), _parts,
+        _processor, lambda: _kernel(facts), lambda: _privileges(facts), _parts, _extras,
     ]  # fmt: skip
     return [check for maker in makers for check in maker()]

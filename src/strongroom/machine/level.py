@@ -30,6 +30,16 @@ KEEPS_OUT = {
     Level.SEPARATED: "other users, the VM's root",
     Level.FAITHFUL: "nobody: behaviour and attestation are exact, protection is none",
 }
+# The line that gets each: Debian's and Ubuntu's way; on by default from Linux 6.5.
+SECRET_MEMORY = (
+    "sudo sed -i 's/^GRUB_CMDLINE_LINUX=\"/&secretmem.enable=1 /' /etc/default/grub && sudo update-grub && sudo reboot "
+    "(Linux 5.14 or later)"
+)
+LOCKED_MEMORY = "sudo prlimit --memlock=unlimited --pid $$ (in Docker: docker run --ulimit memlock=-1)"
+NAMESPACES = (
+    "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 user.max_user_namespaces=10000 "
+    "(in Docker: docker run --privileged)"
+)
 _STRENGTH = {Level.FAITHFUL: 0, Level.SEPARATED: 1, Level.SEALED: 2}
 
 
@@ -127,23 +137,18 @@ def missing(facts: Facts) -> list[tuple[str, str]]:
     """What keeps this machine from ``sealed``: (what is missing, what gets it)."""
     found = []
     if not facts.privileged:
-        found.append(("root's capabilities", "run Strongroom as root"))
+        found.append(("root's capabilities", "sudo strongroom doctor"))
     if not facts.secret_memory:
         found.append(
             (
                 "secret memory (memfd_secret)",
-                "boot Linux >= 5.14 with secretmem.enable=1 (on by default from 6.5)",
+                SECRET_MEMORY,
             )
         )
     if facts.memlock_bytes != -1:
-        found.append(
-            (f"locked memory beyond {facts.memlock_bytes} bytes", "raise the limit: ulimit -l unlimited")
-        )
+        found.append((f"locked memory beyond {facts.memlock_bytes} bytes", LOCKED_MEMORY))
     if not facts.namespaces:
-        found.append(
-            ("namespaces", "as root: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 "
-                           "user.max_user_namespaces=10000 (in Docker: --privileged)")
-        )  # fmt: skip
+        found.append(("namespaces", NAMESPACES))
     return found
 
 

@@ -100,10 +100,10 @@ class LiveVms:
     def use(self, name: str) -> LiveVm:
         """Take part in VM ``name`` (made first where it is ``default``). Raises what Machines.use raises."""
         with self._lock:
-            for live in self._live.values():
-                if live.vm.name == name:  # held in use, so nobody can have changed it since
-                    live.users += 1
-                    return live
+            for held in self._live.values():
+                if held.vm.name == name:  # held in use, so nobody can have changed it since
+                    held.users += 1
+                    return held
         vm, lock = self._machines.use(name)
         with self._lock:
             live = self._live.get(vm.id)
