@@ -1,5 +1,5 @@
 /*
- * The enclave's heap: [main stack][brk ...][mappings ...][free][table of mappings].
+ * The enclave's heap: [main stack][brk ...][free][mappings, from the top down][LibOS's own pages].
  * On SGX1 its pages were not measured: what is in them first is the host's choice, so all of it is zeroed before use. On SGX2
  * (edmm.c) a page comes zero at its first use.
  */
@@ -10,7 +10,6 @@
 #include "../sys/sys.h"
 
 #define REGIONS 4096
-#define BRK_SHARE 16 /* one part in this of the heap is for brk, until there is no other room */
 #define STACK_ZEROED 0x10000ull /* of a thread's stack only the top must be zero: glibc keeps its TLS there */
 enum { R_DIRTY = 1, R_STACK = 2, R_KERNEL = 4 };
 struct region { u64 start, end; u32 prot, flags; };
@@ -91,23 +90,15 @@ static bool take_out_user(u64 start, u64 end)
     return true;
 }
 
-/*
- * The lowest gap above what is kept for brk, so that what a program uses lies together: memory is touched ahead from the
- * bottom (native/device/warm.c), and paged by clusters. 0: none, not even in brk's part.
- */
-static u64 find(u64 size)
+static u64 find(u64 size) /* highest gap; 0: none */
 {
-    u64 at = page_up(g_brk), kept = g_brk_start + page_up((g_high - g_low) / BRK_SHARE);
-    if (at < kept)
-        at = kept;
-    for (u32 i = region_after(at); i < g_regions; i++) {
-        if (g_region[i].start >= at && g_region[i].start - at >= size)
-            return at;
-        at = g_region[i].end;
+    u64 top = g_high;
+    for (u32 i = g_regions; i-- > 0;) {
+        if (top - g_region[i].end >= size)
+            return top - size;
+        top = g_region[i].start;
     }
-    if (g_high > at && g_high - at >= size)
-        return at;
-    u64 top = g_regions ? g_region[0].start : g_high, floor = page_up(g_brk);
+    u64 floor = page_up(g_brk);
     return top > floor && top - floor >= size ? top - size : 0;
 }
 

@@ -7,6 +7,9 @@
 #include "library.h"
 
 #define WARM_PAGES_MAX 16384ull /* 64 MiB */
+/* Of data, what is added first (libraries' data, stack, the heap's beginning) and last (the heap's end) is most used. */
+#define WARM_HEAD (5120 * SGX_PAGE_SIZE)
+#define WARM_TAIL (1536 * SGX_PAGE_SIZE)
 #define MAPPED(r) ((unsigned long)(r) < -4095ul)
 #define MADV_POPULATE_WRITE 23
 
@@ -44,11 +47,18 @@ static void fill(struct warm *w, uint64_t pages, bool exec)
         return;
     }
     const long both[] = {view, second};
+    uint64_t head = size < WARM_HEAD + WARM_TAIL ? size : WARM_HEAD;
     for (int i = 0; i < 2; i++) {
         sys(__NR_madvise, both[i], size, MADV_DONTFORK);
         sys(__NR_madvise, both[i], size, MADV_DONTDUMP);
-        if (!exec || sys(__NR_madvise, both[i], size, MADV_POPULATE_WRITE))
-            touch((uint64_t)both[i], size);
+        if (exec) {
+            if (sys(__NR_madvise, both[i], size, MADV_POPULATE_WRITE))
+                touch((uint64_t)both[i], size);
+        } else {
+            touch((uint64_t)both[i], head);
+            if (head < size)
+                touch((uint64_t)both[i] + size - WARM_TAIL, WARM_TAIL);
+        }
     }
     w->view = (uint64_t)view;
     w->second = (uint64_t)second;

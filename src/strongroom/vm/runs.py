@@ -27,8 +27,8 @@ from strongroom.vm.progress import RunStatus
 # The program's descriptors, in the order of the request; rpc, epc and quote follow them.
 IMAGE = ("stdin", "stdout", "stderr", "sgxs", "sig", "pack")
 MAX_BINDS = 16
-# 28 and 32 MiB at most wait for a start: more is not touched by most programs that start often.
-WARM_DATA_PAGES = 7168
+# Backing that a waiting loader has: 64 and 32 MiB at most. Of the first 26 MiB are touched (native/device/warm.c).
+WARM_DATA_PAGES = 16384
 WARM_MEASURED_PAGES = 8192
 # Users of loader processes: outside what user databases and container tools give out.
 LOADER_UID_BASE = 1_870_000_000
