@@ -136,7 +136,7 @@ static void add_pages(int device, const void *from, uint64_t at, uint64_t size, 
         int ret = ioctl(device, SGX_IOC_ENCLAVE_ADD_PAGES, &add);
         if (ret && errno != EINTR && errno != EAGAIN)
             fail("adding the enclave's pages at %#llx: %s%s", (unsigned long long)at, strerror(errno),
-                 errno == ENOMEM ? " (the page cache of this VM is too small for it)" : "");
+                 errno == ENOMEM ? " (the EPC is full, and nothing more can be evicted: see strongroom fit)" : "");
         if (!add.count && !ret)
             break;
         add.src += add.count;

@@ -101,10 +101,10 @@ long epc_charge(struct enclave *e, uint64_t pages)
             barren = 0;
             continue;
         }
-        if (!other && !others_hold())
+        if ((!other && !others_hold()) || ++barren > GIVE_UP_ROUNDS) {
+            atomic_fetch_add(&own->refused, 1);
             return -ENOMEM;
-        if (++barren > GIVE_UP_ROUNDS)
-            return -ENOMEM;
+        }
         ask(other, pages < CLUSTER_PAGES ? CLUSTER_PAGES : pages);
     }
     uint64_t used = atomic_fetch_add(&own->used, pages) + pages;

@@ -75,7 +75,8 @@ struct epc_slot {
     _Atomic uint64_t backing;      /* evicted now */
     _Atomic uint64_t evicted, loaded; /* pages, since the process started */
     _Atomic uint64_t paging_ns;
-    uint64_t reserved[7];
+    _Atomic uint64_t refused;      /* times that no page could be had */
+    uint64_t reserved[6];
 };
 SGX_SIZE(struct epc_slot, 128);
 struct epc_shared {

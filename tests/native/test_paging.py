@@ -121,4 +121,6 @@ def test_no_room_for_what_is_evicted(pager: Pager) -> None:
         done = pager.run(server, "walk", HEAP_PAGES, 1)
         assert (done.returncode, done.stdout) == (1, b"add: ENOMEM\n")
         server.join()
+        assert server.last_usage is not None and server.last_usage.refused > 0
+        server.join()
         assert server.epc.used_pages() == 0

@@ -46,4 +46,11 @@ def test_the_sentence() -> None:
     text = paging.sentence(41212, 4.1, 6.0, 100 * 256, "Standard_DC2s_v2")
     assert text == "evicted 41,212 pages, 4.1 s of 6.0 s; Standard_DC4s_v2 would hold it"
     assert paging.sentence(1, 0, 1, 200 * 256, "Standard_DC2s_v2").endswith("Standard_DC1s_v3 would hold it")
+    none = dict.fromkeys(paging.PAGING, 0)
+    assert paging.line(none, 1, "Standard_DC1s_v2", False) is None
+    refused = {**none, "refused": 1, "epc_demand_pages": 40 * 256}
+    assert paging.line(refused, 1, "Standard_DC1s_v2", False) == (
+        "strongroom: no EPC page was to be had: at least 40.0 MiB needed, 28 MiB in Standard_DC1s_v2, and nothing more "
+        "could be evicted; Standard_DC2s_v2 would hold it"
+    )
     assert paging.holding(300 << 18, "Standard_DC2s_v2") is None

@@ -21,7 +21,7 @@ MAGIC = 0x30435045474E5253
 SLOT_COUNT = 240
 PAGE_SIZE = 4096
 _HEADER = struct.Struct("<QQQQQI20x")
-_SLOT = struct.Struct("<IIQQQQQQQQ56x")
+_SLOT = struct.Struct("<IIQQQQQQQQQ48x")
 SIZE = -(-(_HEADER.size + SLOT_COUNT * _SLOT.size) // PAGE_SIZE) * PAGE_SIZE
 assert _HEADER.size == 64
 assert _SLOT.size == 128
@@ -43,6 +43,8 @@ class Usage:
     evicted: int
     loaded: int
     seconds: float
+    refused: int = 0
+    """Times that no page could be had: nothing to evict, or no room for what is evicted."""
 
 
 class EpcFull(Exception):
@@ -106,15 +108,11 @@ class Epc:
         """What the process in ``slot`` did so far."""
         at = _HEADER.size + slot * _SLOT.size
         words = _SLOT.unpack(self._map[at : at + _SLOT.size])
-        _, _, used, peak, _, demand, _, evicted, loaded, nanoseconds = (min(word, _BOUND) for word in words)
-        return Usage(
-            min(used, self.total_pages),
-            min(peak, self.total_pages),
-            demand,
-            evicted,
-            loaded,
-            nanoseconds / 1e9,
+        _, _, used, peak, _, demand, _, evicted, loaded, spent, refused = (
+            min(word, _BOUND) for word in words
         )
+        used, peak = min(used, self.total_pages), min(peak, self.total_pages)
+        return Usage(used, peak, demand, evicted, loaded, spent / 1e9, refused)
 
     def processes(self) -> int:
         """How many slots are taken."""

@@ -26,7 +26,7 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signa
 # SIGSTRUCT.ENCLAVEHASH: SDM vol. 3D, table "Layout of Enclave Signature Structure".
 _ENCLAVEHASH_AT = 960
 _SIGSTRUCT_SIZE = 1808
-PAGING = ("epc_peak_pages", "epc_demand_pages", "evicted", "loaded", "paging_microseconds")
+PAGING = ("epc_peak_pages", "epc_demand_pages", "evicted", "loaded", "paging_microseconds", "refused")
 """Fields of the daemon's last message that tell what a run did with the EPC."""
 _PREPARE_SECONDS = 120.0  # the first run makes the VM `default` and its certificates
 

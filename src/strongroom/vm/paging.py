@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from strongroom.machine import protocol
 from strongroom.machine.epc import Usage
-from strongroom.machine.launch import PAGING
+from strongroom.machine.launch import PAGING as PAGING
 from strongroom.machine.protocol import Message
 from strongroom.vm import sizes
 
@@ -20,6 +20,7 @@ def to_message(usage: Usage) -> Message:
         "evicted": usage.evicted,
         "loaded": usage.loaded,
         "paging_microseconds": round(usage.seconds * 1e6),
+        "refused": usage.refused,
     }
 
 
@@ -40,6 +41,17 @@ def sentence(evicted: int, paging_seconds: float, seconds: float, demand_pages: 
     return f"evicted {evicted:,} pages, {paging_seconds:.1f} s of {seconds:.1f} s; {held}"
 
 
+def refusal(demand_pages: int, size_name: str) -> str:
+    """What a run says that was refused a page: needed, available, the next size."""
+    own, size = sizes.find(size_name), holding(demand_pages, size_name)
+    larger = size is not None and size.epc_mib > own.epc_mib
+    step = f"{size.name} would hold it" if size and larger else "end other programs of the VM"
+    return (
+        f"no EPC page was to be had: at least {demand_pages / 256:.1f} MiB needed, {own.epc_mib} MiB in {own.name}, "
+        f"and nothing more could be evicted; {step}"
+    )
+
+
 def from_messages(messages: Iterable[Message]) -> dict[str, int]:
     """The sums of several processes' fields (at once or one after the other: what would hold them all at once)."""
     told = [{name: protocol.number(message, name, 0, 2**62, 0) for name in PAGING} for message in messages]
@@ -47,12 +59,14 @@ def from_messages(messages: Iterable[Message]) -> dict[str, int]:
 
 
 def line(told: Mapping[str, int], seconds: float, size_name: str, as_json: bool) -> str | None:
-    """What to say at the end of a run that took ``seconds``; None where nothing was evicted."""
-    if not told["evicted"]:
+    """What to say at the end of a run that took ``seconds``; None where nothing was evicted or refused."""
+    if not told["evicted"] and not told["refused"]:
         return None
     if as_json:
         size = holding(told["epc_demand_pages"], size_name)
         facts = {**told, "seconds": round(seconds, 3), "size_that_holds_it": size and size.name}
         return json.dumps(facts)
+    if told["refused"]:
+        return f"strongroom: {refusal(told['epc_demand_pages'], size_name)}"
     spent = told["paging_microseconds"] / 1e6
     return f"strongroom: {sentence(told['evicted'], spent, seconds, told['epc_demand_pages'], size_name)}"
