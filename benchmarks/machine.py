@@ -22,6 +22,7 @@ import images
 from strongroom.image.signer import KeySigner
 from support.package_server import PackageServer, package_server
 
+__all__ = ["BUILD", "Bench", "bench", "compile_all", "images", "measure", "package_server", "trap"]
 BUILD = REPOSITORY / "build" / "benchmarks"
 MEASURED_PAGE = 64 + 16 * (64 + 256)
 """Bytes hashed for one measured page: EADD's record, sixteen of EEXTEND with what they measure."""
@@ -68,7 +69,7 @@ def bench(folder: Path) -> Iterator[Bench]:
         yield Bench(server, image, signature)
 
 
-def _trap(calls: int) -> tuple[float, float]:
+def trap(calls: int) -> tuple[float, float]:
     """ns of one trap with a bare handler, and ticks of the time stamp counter a ns."""
     done = subprocess.run(
         [BUILD / "trap", str(calls)], capture_output=True, text=True, check=True, timeout=300
@@ -80,12 +81,12 @@ def _trap(calls: int) -> tuple[float, float]:
 def ecalls(room: Bench, scale: Scale) -> Figure:
     rates: list[float] = []
 
-    def trap() -> float:
-        ns, ticks = _trap(scale.calls)
+    def bare() -> float:
+        ns, ticks = trap(scale.calls)
         rates.append(ticks)
         return ns
 
-    ours, traps = interleave(scale.rounds, lambda: room.ecall(scale.calls), trap)
+    ours, traps = interleave(scale.rounds, lambda: room.ecall(scale.calls), bare)
     rate = median(rates)
     cycles = median(ours) * rate
     return Figure(
