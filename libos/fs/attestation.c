@@ -143,7 +143,7 @@ long attestation_open(const char *name, int flags, struct file **file)
                                         "keys/_sgx_mrenclave", "keys/_sgx_mrsigner", "sealing_key"};
     const u32 count = sizeof names / sizeof *names;
     u32 which = 0;
-    if (!strncmp(name, "keys/", 5) && name[5] != '_')
+    if (!strncmp(name, "keys/", 5) && enc_key_node(name + 5))
         return enc_key_open(name + 5, flags, file);
     while (which < count && strcmp(name, names[which]))
         which++;

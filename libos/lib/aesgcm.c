@@ -55,13 +55,21 @@ static __m128i swap(__m128i x)
     return _mm_shuffle_epi8(x, _mm_set_epi64x(0x0001020304050607ll, 0x08090a0b0c0d0e0fll));
 }
 
-/* Product in GF(2^128) of byte-swapped (so bit-reflected) operands, modulo x^128 + x^7 + x^2 + x + 1. */
-static __m128i multiply(__m128i a, __m128i b)
+/* A sum of products of byte-swapped (so bit-reflected) operands, not reduced yet: reduction is linear. */
+struct product { __m128i low, middle, high; };
+
+static void add_product(struct product *p, __m128i a, __m128i b)
 {
-    __m128i low = _mm_clmulepi64_si128(a, b, 0x00), high = _mm_clmulepi64_si128(a, b, 0x11);
-    __m128i middle = _mm_xor_si128(_mm_clmulepi64_si128(a, b, 0x10), _mm_clmulepi64_si128(a, b, 0x01));
-    low = _mm_xor_si128(low, _mm_slli_si128(middle, 8));
-    high = _mm_xor_si128(high, _mm_srli_si128(middle, 8));
+    p->low = _mm_xor_si128(p->low, _mm_clmulepi64_si128(a, b, 0x00));
+    p->high = _mm_xor_si128(p->high, _mm_clmulepi64_si128(a, b, 0x11));
+    p->middle = _mm_xor_si128(p->middle, _mm_xor_si128(_mm_clmulepi64_si128(a, b, 0x10), _mm_clmulepi64_si128(a, b, 0x01)));
+}
+
+/* Modulo x^128 + x^7 + x^2 + x + 1. */
+static __m128i reduce(const struct product *p)
+{
+    __m128i low = _mm_xor_si128(p->low, _mm_slli_si128(p->middle, 8));
+    __m128i high = _mm_xor_si128(p->high, _mm_srli_si128(p->middle, 8));
     /* The product of reflected operands is one bit short: shift all 256 bits to the left. */
     __m128i low_carry = _mm_srli_epi32(low, 31), high_carry = _mm_srli_epi32(high, 31);
     __m128i over = _mm_srli_si128(low_carry, 12);
@@ -75,7 +83,15 @@ static __m128i multiply(__m128i a, __m128i b)
     return _mm_xor_si128(high, _mm_xor_si128(low, _mm_xor_si128(reduced, rest)));
 }
 
-struct gcm { struct schedule key; __m128i h, hash, first; };
+static __m128i multiply(__m128i a, __m128i b)
+{
+    struct product p = {_mm_setzero_si128(), _mm_setzero_si128(), _mm_setzero_si128()};
+    add_product(&p, a, b);
+    return reduce(&p);
+}
+
+#define POWERS 4
+struct gcm { struct schedule key; __m128i h[POWERS], hash, first; }; /* h[i]: the hash key to the power i + 1 */
 
 static __m128i partial(const u8 *p, size_t size)
 {
@@ -86,10 +102,17 @@ static __m128i partial(const u8 *p, size_t size)
 
 static void absorb(struct gcm *g, const u8 *p, size_t size)
 {
+    for (; size >= 16 * POWERS; p += 16 * POWERS, size -= 16 * POWERS) {
+        struct product sum = {_mm_setzero_si128(), _mm_setzero_si128(), _mm_setzero_si128()};
+        add_product(&sum, _mm_xor_si128(g->hash, swap(_mm_loadu_si128((const __m128i *)p))), g->h[POWERS - 1]);
+        for (int i = 1; i < POWERS; i++)
+            add_product(&sum, swap(_mm_loadu_si128((const __m128i *)(p + 16 * i))), g->h[POWERS - 1 - i]);
+        g->hash = reduce(&sum);
+    }
     for (; size >= 16; p += 16, size -= 16)
-        g->hash = multiply(_mm_xor_si128(g->hash, swap(_mm_loadu_si128((const __m128i *)p))), g->h);
+        g->hash = multiply(_mm_xor_si128(g->hash, swap(_mm_loadu_si128((const __m128i *)p))), g->h[0]);
     if (size)
-        g->hash = multiply(_mm_xor_si128(g->hash, swap(partial(p, size))), g->h);
+        g->hash = multiply(_mm_xor_si128(g->hash, swap(partial(p, size))), g->h[0]);
 }
 
 static void counter_mode(const struct gcm *g, const u8 *in, u8 *out, size_t size)
@@ -131,13 +154,15 @@ static void start(struct gcm *g, const u8 *key, size_t key_size, const u8 nonce[
     memcpy(first, nonce, 12);
     first[15] = 1;
     g->first = _mm_load_si128((const __m128i *)first);
-    g->h = swap(encrypt(&g->key, _mm_setzero_si128()));
+    g->h[0] = swap(encrypt(&g->key, _mm_setzero_si128()));
+    for (int i = 1; i < POWERS; i++)
+        g->h[i] = multiply(g->h[i - 1], g->h[0]);
     g->hash = _mm_setzero_si128();
 }
 
 static void finish(struct gcm *g, u64 aad_size, u64 size, u8 tag[16])
 {
-    g->hash = multiply(_mm_xor_si128(g->hash, _mm_set_epi64x((long long)(aad_size * 8), (long long)(size * 8))), g->h);
+    g->hash = multiply(_mm_xor_si128(g->hash, _mm_set_epi64x((long long)(aad_size * 8), (long long)(size * 8))), g->h[0]);
     _mm_storeu_si128((__m128i *)tag, _mm_xor_si128(swap(g->hash), encrypt(&g->key, g->first)));
 }
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.errors import StrongroomError
-from strongroom.image.manifest import Manifest, ManifestError, Mount, parse, parse_size, read
+from strongroom.image.manifest import Manifest, ManifestError, Mount, key_name, parse, parse_size, read
 
 
 def test_one_line_suffices() -> None:
@@ -82,6 +82,9 @@ def test_everything_is_understood() -> None:
         ('[enclave]\nmain = "a.py"\n[files]\n"/a/../b" = "trusted"', "is not a path inside"),
         ('[enclave]\nmain = "a.py"\n[files]\n"/dev/x" = "trusted"', "is filled by the image itself"),
         ('[enclave]\nmain = "a.py"\n[files]\n"/t" = "temporary:x"', "is temporary and has no host path"),
+        ('main = "a.py"\n[files]\n"/a/b" = "encrypted:release"\n"/a.b" = "encrypted:release"',
+         "/a/b and /a.b would have one name for their keys: rename one of them"),
+        ('main = "a.py"\n[files]\n"/d" = "encrypted:sealed:"', "names no host path after encrypted:sealed:"),
         ('[enclave]\nmain = "a.py"\n[env]\nA = 1', "m.toml:4: A is not a text"),
         ("[enclave\n", "m.toml:1: "),
         ('main = "a.py"\nmain = "b.py"', "m.toml:2: Cannot overwrite a value"),
@@ -94,6 +97,27 @@ def test_refused_in_one_line_with_the_place(text: str, said: str) -> None:
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "host"),
+    [
+        ("encrypted:release", "encrypted:release", "d/e"),
+        ("encrypted:release:host", "encrypted:release", "host"),
+        ("encrypted:sealed", "encrypted:sealed", "d/e"),
+        ("encrypted:sealed:host", "encrypted:sealed", "host"),
+        ("encrypted:sealed:mrsigner", "encrypted:sealed", "d/e"),
+        ("encrypted:sealed:mrsigner:host", "encrypted:sealed", "host"),
+        ("encrypted:sealed:mrenclave", "encrypted:sealed:mrenclave", "d/e"),
+        ("encrypted:sealed:mrenclave:host", "encrypted:sealed:mrenclave", "host"),
+        ("encrypted:sealed:./mrenclave", "encrypted:sealed", "./mrenclave"),
+        ("encrypted:sealed:mrenclaves", "encrypted:sealed", "mrenclaves"),
+    ],
+)
+def test_encrypted_kinds(words: str, kind: str, host: str) -> None:
+    found = parse(f'main = "a.py"\n[files]\n"/d/e" = "{words}"')
+    assert found.files == (Mount("/d/e", kind, host),)
+    assert key_name("/d/e") == "d.e"
 
 
 def test_file_problems(tmp_path: Path) -> None:

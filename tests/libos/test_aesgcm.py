@@ -51,7 +51,12 @@ def opened(gcm: ctypes.CDLL, key: bytes, nonce: bytes, aad: bytes, data: bytes, 
     return out.raw[: len(data)]
 
 
-@given(key=KEYS, nonce=NONCES, aad=st.binary(max_size=50), data=st.binary(max_size=400))
+@given(
+    key=KEYS,
+    nonce=NONCES,
+    aad=st.binary(max_size=50),
+    data=st.binary(max_size=400) | st.integers(0, 5000).map(bytes),
+)
 def test_as_another_implementation(
     gcm: ctypes.CDLL, key: bytes, nonce: bytes, aad: bytes, data: bytes
 ) -> None:
