@@ -1,0 +1,76 @@
+"""A real enclave at each level, as root and as an ordinary user, with less than the machine has."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from strongroom import paths
+from strongroom.image.build import build
+from support.less import eight_mib, no_secret_memory
+from support.vm import Command, require_other_user, users
+
+LEVELS = ["sealed", "separated", "faithful"]
+LESS: dict[str, Callable[[], None]] = {
+    "no secret memory": no_secret_memory,
+    "8 MiB of locked memory": eight_mib,
+}
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(the C parts, a built enclave), readable by everybody."""
+    for name in ("libos.elf", "strongroom-loader"):
+        if not (paths.native_directory() / name).is_file():
+            pytest.skip(f"{name} is not built: run `make`")
+    folder = tmp_path_factory.mktemp("real")
+    native, project = folder / "native", folder / "trusted"
+    native.mkdir()
+    for name in paths.NATIVE_NAMES:
+        shutil.copy(paths.native_directory() / name, native)
+    shutil.copytree(Path(__file__).parents[2] / "attacks" / "trusted", project)
+    build(project)
+    for place in [folder, *folder.parents[:2], *folder.rglob("*")]:
+        place.chmod(0o755 if place.is_dir() or place.parent == native else 0o644)
+    return native, project
+
+
+@pytest.fixture(params=users())
+def command(
+    request: pytest.FixtureRequest, strongroom_home: Path, real: tuple[Path, Path]
+) -> Iterator[Command]:
+    uid: int = request.param
+    require_other_user(uid, strongroom_home)
+    found = Command(strongroom_home, real[0], uid)
+    yield found
+    found("daemon", "stop")
+
+
+@pytest.mark.parametrize("less", LESS)
+def test_every_level_that_is_left(command: Command, real: tuple[Path, Path], less: str) -> None:
+    """What may not be had is refused and says why; what is left runs, and says its level."""
+    before = LESS[less]
+
+    def ask(*words: str) -> tuple[int, str, str]:
+        with command.popen(*words, preexec_fn=before) as process:
+            out, err = process.communicate(timeout=60)
+            return process.returncode, out, err
+
+    status, out, err = ask("run", str(real[1]))
+    assert (status, out) == (0, "dose-of-medicine-5-mg\n"), err
+    best = err.split()[1]
+    if less == "no secret memory":
+        assert best != "sealed"
+    if command.uid != 0:
+        assert best in ("separated", "faithful")
+    for level in LEVELS:
+        status, out, err = ask("run", "--level", level, str(real[1]))
+        if LEVELS.index(level) < LEVELS.index(best):
+            assert status == 125
+            assert err.startswith(f"strongroom: level {level} is not to be had here (missing: ")
+        else:
+            assert (status, out) == (0, "dose-of-medicine-5-mg\n"), err
+            assert err.startswith(f"strongroom: {level} · ")
