@@ -197,6 +197,8 @@ static int image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
         fail("no memory");
     madvise(zero, ZEROS, MADV_HUGEPAGE);
     while (at < size) {
+        if (at + 64 > size)
+            fail("enclave.sgxs is damaged (it ends within a record): build it again");
         /* One run: pages that follow each other, with the same flags, all measured or none. */
         uint64_t start = 0, length = 0, flags = 0, measured = 0;
         while (at + 64 <= size && length < (measured || !length ? BATCH : ~0ull)) {

@@ -11,14 +11,16 @@
 
 static bool all_zero(const void *p, size_t size)
 {
-    const uint64_t *words = p;
-    for (size_t i = 0; i < size / 8; i++)
-        if (words[i])
-            return false;
-    for (size_t i = size & ~7ull; i < size; i++)
-        if (((const uint8_t *)p)[i])
-            return false;
-    return true;
+    const uint8_t *bytes = p; /* reserved fields lie where they lie: not at multiples of eight */
+    uint64_t any = 0, word;
+    size_t i = 0;
+    for (; i + 8 <= size; i += 8) {
+        memcpy(&word, bytes + i, 8);
+        any |= word;
+    }
+    for (; i < size; i++)
+        any |= bytes[i];
+    return !any;
 }
 
 /* ECREATE's checks (SDM vol. 3D, ECREATE, "Operation"). */

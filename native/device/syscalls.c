@@ -160,7 +160,7 @@ static long do_sigaltstack(struct thread *t, ucontext_kernel *uc)
             return -EFAULT;
         if (active)
             return -EPERM;
-        int mode = set.ss_flags & ~(1 << 31);
+        int mode = set.ss_flags & ~(int)0x80000000u;
         if (mode != 0 && mode != SS_ONSTACK && mode != SS_DISABLE)
             return -EINVAL;
         if (mode == SS_DISABLE)
