@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
+FOUND = "looks for a library by running gcc and ldconfig as it is imported: refused"
 # (module, pattern of the case's name, reason)
 REASONS = (
+    ("test_ctypes", "*test_load*", FOUND),
+    ("test_ctypes", "*Test_OpenGL_libs*", FOUND),
     ("test_ctypes", "*", "callbacks are code made at run time (libffi's closures): nothing but measured text runs"),
     ("test_mmap", "*LargeMmapTests.test_around_*", "maps 2 and 4 GiB: an enclave has the memory of its manifest"),
     ("test_zipfile", "*PyZipFileTests.test_write_*", "writes into the installed library: trusted files are read-only"),
+    ("numpy/_core/tests/test_multiarray.py", "*test_huge_*", "wants 18 GB: an enclave has the memory of its manifest"),
     ("test_time", "*test_monotonic_settime", "sets the machine's clock, which is the host's"),
 )  # fmt: skip
 

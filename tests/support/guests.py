@@ -54,8 +54,9 @@ class Outcome:
 class Guests:
     """Projects in ``home``'s VM, which holds what a test may ask for; ``stop`` ends the daemon."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, **variables: str) -> None:
         self.home = home
+        self._variables = variables
         self._projects = home.parent / "projects"
 
     def strongroom(
@@ -68,7 +69,7 @@ class Guests:
         )  # type: ignore[call-overload,no-any-return]  # fmt: skip
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "STRONGROOM_HOME": str(self.home)}
+        return {**os.environ, "STRONGROOM_HOME": str(self.home), **self._variables}
 
     def start(self) -> None:
         done = self.strongroom("vm", "create", "guests", "--size", "Standard_DC4s_v3")

@@ -1,0 +1,156 @@
+"""A host that lies about messages: lengths, ancillary records, descriptors. Each lie beside the honest answer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from strongroom import paths
+from support.guests import Guests
+
+LOADER = Path(__file__).parents[2] / "libos" / "loader"
+# Called after each system call that the LibOS asked for; the mode is the program's last argument.
+HOSTILE = r"""
+#include <sys/socket.h>
+static int g_mode;
+static void hostile(struct ocall_block *b)
+{
+    if (b->number == SYS_recvmsg && b->ret >= 0 && g_mode <= 6) {
+        struct msghdr *m = (struct msghdr *)b->arg[1];
+        struct cmsghdr *c = (struct cmsghdr *)m->msg_control;
+        switch (g_mode) {
+        case 1: m->msg_controllen = 1 << 20; break;
+        case 2: c->cmsg_len = 0; break;
+        case 3: c->cmsg_len = m->msg_controllen + 1; break;
+        case 4: c->cmsg_level = SOL_SOCKET; c->cmsg_type = SCM_RIGHTS; break;
+        case 5: m->msg_namelen = 1 << 16; break;
+        case 6: b->ret = 1 << 20; break;
+        }
+    }
+    if (b->number == SYS_recvfrom && g_mode == 7) b->ret = 1 << 20;
+    if (b->number == SYS_getsockopt && g_mode == 8) *(uint32_t *)b->arg[4] = 1 << 20;
+    if (b->number == SYS_sendto && g_mode == 9) b->ret = 1 << 20;
+    if (b->number == SYS_getsockname && g_mode == 10) *(uint32_t *)b->arg[2] = 1 << 20;
+    if (b->number == SYS_socket && g_mode == 11) b->ret = 1;
+    if (b->number == SYS_recvfrom && g_mode == 12) b->ret = -5000;
+}
+"""
+HOOKS = {
+    "static void serve(struct worker *w, struct ocall_block *b)\n": HOSTILE + "%s",
+    "&g_pending : &g_never);\n": "%s        hostile(b);\n",
+    "    worker_start(&g_worker[0]);\n": "    g_mode = o.rest_count ? atoi(o.rest[o.rest_count - 1]) : 0;\n%s",
+}
+PROGRAM = """
+import json, socket, sys
+def attempt(what):
+    try: return what()
+    except OSError as error: return -error.errno
+said = {}
+def one():
+    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+made = attempt(one)
+if isinstance(made, int): print(json.dumps({"socket": made})); sys.exit()
+made.bind(("127.0.0.1", 0))
+made.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTTL if hasattr(socket, "IP_RECVTTL") else 12, 1)
+said["name"] = attempt(lambda: made.getsockname()[0])
+to = ("127.0.0.1", made.getsockname()[1]) if said["name"] == "127.0.0.1" else None
+if to:
+    said["sent"] = attempt(lambda: made.sendto(b"hello", to))
+    def message():
+        data, control, flags, source = made.recvmsg(100, 1000)
+        return [data.decode(), [[level, kind] for level, kind, _ in control], source[0]]
+    made.settimeout(5)
+    said["message"] = attempt(message)
+    if said["sent"] == 5: made.sendto(b"again", to)
+    said["received"] = attempt(lambda: made.recvfrom(100)[0].decode()) if said["sent"] == 5 else None
+    said["option"] = attempt(lambda: made.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE))
+print(json.dumps(said))
+"""
+HONEST = {
+    "name": "127.0.0.1",
+    "sent": 5,
+    "message": ["hello", [[0, 2]], "127.0.0.1"],
+    "received": "again",
+    "option": 2,
+}
+EIO = -5
+LIES = {
+    1: {"message": EIO}, 2: {"message": EIO}, 3: {"message": EIO},
+    4: {"message": ["hello", [], "127.0.0.1"]},  # a descriptor of the host's choice: taken out
+    5: {"message": EIO}, 6: {"message": EIO}, 7: {"received": EIO}, 8: {"option": EIO},
+    9: {"sent": EIO, "received": None}, 12: {"received": EIO},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Guests, Path]]:
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc")
+    for name in sorted(paths.NATIVE_NAMES):
+        if not (paths.native_directory() / name).is_file():
+            pytest.skip(f"{name} is not built: run `make`")
+    native = tmp_path_factory.mktemp("native")
+    for place in (native, *native.parents[:2]):
+        place.chmod(0o755)
+    for name in ("strongroom-inject", "libstrongroom-processor.elf", "libos.elf"):
+        shutil.copy(paths.native_directory() / name, native)
+    source = (LOADER / "loader.c").read_text()
+    for place, text in HOOKS.items():
+        assert source.count(place) == 1, place
+        source = source.replace(place, text.replace("%s", place))
+    (native / "loader.c").write_text(source)
+    others = [str(file) for file in LOADER.glob("*.c") if file.name != "loader.c"]
+    subprocess.run(
+        ["gcc", "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-static-pie", "-fPIE", "-pthread",
+         f"-I{LOADER.parent}/include", f"-I{LOADER}", "-o", str(native / "strongroom-loader"), str(native / "loader.c"),
+         *others],
+        check=True, timeout=60,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="sr-lying-") as parent:
+        guests = Guests(Path(parent) / "h", STRONGROOM_NATIVE=str(native))
+        try:
+            guests.start()
+            manifest = (
+                '[enclave]\nmain = "python3"\nargs = true\nmemory = "24M"\nthreads = 2\nnetwork = true\n'
+            )
+            yield guests, guests.build("lying", {"p.py": PROGRAM}, manifest)
+        finally:
+            guests.stop()
+
+
+def said(lying: tuple[Guests, Path], mode: int) -> dict[str, object]:
+    guests, project = lying
+    done = guests.run(project, "/app/p.py", str(mode), timeout=60)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+def test_honest(lying: tuple[Guests, Path]) -> None:
+    assert said(lying, 0) == HONEST
+
+
+@pytest.mark.parametrize("mode", LIES)
+def test_lie(lying: tuple[Guests, Path], mode: int) -> None:
+    expected = {**HONEST, **LIES[mode]}
+    if mode == 9:
+        expected["message"] = "any"
+    found = said(lying, mode)
+    if mode == 9:
+        found["message"] = "any"
+    assert found == expected
+
+
+def test_a_name_that_is_too_long(lying: tuple[Guests, Path]) -> None:
+    assert said(lying, 10) == {"name": EIO}
+
+
+def test_a_descriptor_that_is_in_use(lying: tuple[Guests, Path]) -> None:
+    """Standard output's number as that of a new socket."""
+    assert said(lying, 11) == {"socket": EIO}
