@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
         make = builder()
         if as_json:
             result = make(directory, out, key=key, python=python)
-            print_json(asdict(result) | {"vm_sizes": fitting(result.epc_size)})
+            print_json(asdict(result) | {"vm_sizes": fitting(result.epc_size, result.edmm)})
             return
         screen = console(stderr=True)
         if screen.is_terminal:
@@ -63,28 +63,38 @@ def builder() -> Callable[..., BuildResult]:
     return build
 
 
-def fitting(epc_size: int) -> list[str]:
-    """Names of the VM sizes whose EPC holds an enclave of ``epc_size`` bytes and its SECS page without paging."""
+def fitting(epc_size: int, edmm: bool) -> list[str]:
+    """Names of the VM sizes whose EPC holds an enclave of ``epc_size`` bytes and its SECS page without paging.
+
+    With ``edmm`` only sizes with SGX2 do.
+    """
     from strongroom.vm.sizes import CATALOGUE
 
-    return [size.name for size in CATALOGUE if epc_size + 4096 <= size.epc_mib << 20]
+    return [
+        size.name for size in CATALOGUE if epc_size + 4096 <= size.epc_mib << 20 and (size.sgx2 or not edmm)
+    ]
 
 
 def _print(result: BuildResult) -> None:
     from strongroom.vm.sizes import CATALOGUE
 
-    sizes = fitting(result.epc_size)
+    sizes = fitting(result.epc_size, result.edmm)
     typer.echo(f"MRENCLAVE  {result.mrenclave.hex()}")
     typer.echo(f"MRSIGNER   {result.mrsigner.hex()}")
     typer.echo(f"measured   {_mib(result.measured_size)} MiB, and {result.file_count} files by their hashes")
-    typer.echo(f"EPC        {_mib(result.epc_size)} MiB")
+    more = ", and of the heap what is used" if result.edmm else ""
+    typer.echo(f"EPC        {_mib(result.epc_size)} MiB{more}")
     if not sizes:
-        typer.echo(f"VM sizes   none holds it; the largest has {max(s.epc_mib for s in CATALOGUE)} MiB")
+        typer.echo(
+            f"VM sizes   none holds it without paging; the largest has {max(s.epc_mib for s in CATALOGUE)} MiB"
+        )
+    elif result.edmm:
+        typer.echo("VM sizes   those with SGX2: DCsv3 and DCdsv3")
     elif len(sizes) == len(CATALOGUE):
         typer.echo("VM sizes   every size holds it")
     else:
         small = [size.name for size in CATALOGUE if size.name not in sizes]
-        typer.echo(f"VM sizes   {sizes[0]} and larger hold it; {', '.join(small)} would not")
+        typer.echo(f"VM sizes   {sizes[0]} and larger hold it; {', '.join(small)} would page")
     for note in result.notes:
         typer.echo(f"note: {note}", err=True)
     typer.echo(f"image      {result.directory}")

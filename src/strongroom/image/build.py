@@ -73,6 +73,8 @@ class BuildResult:
     object_count: int
     notes: tuple[str, ...]
     sites: dict[str, int]
+    edmm: bool
+    """The heap is not among the pages: it comes when it is used, on SGX2 only."""
 
 
 def build(
@@ -273,7 +275,7 @@ def _write(
     result = BuildResult(
         target, mrenclave, sigstruct.mrsigner(signed),
         sum(one.size for one in regions if one.content is not None), sum(one.size for one in regions),
-        packed.total_size, packed.file_count, len(placed), tuple(plan.notes), counts,
+        packed.total_size, packed.file_count, len(placed), tuple(plan.notes), counts, found.edmm,
     )  # fmt: skip
     facts = _facts(found, info, regions, placed, packed, result, sites)
     (out / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
