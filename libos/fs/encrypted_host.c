@@ -38,10 +38,14 @@ static long put_path(const struct boot_mount *m, const char *path, u64 at)
     return n < 0 ? n : 0;
 }
 
+/* The mount's own folder may be a link, as its owner likes; nothing in it may. */
+static int no_link(const struct boot_mount *m, const char *path, int flag) { return strcmp(path, boot_string(m->path)) ? flag : 0; }
+
 long enc_host_open(const struct boot_mount *m, const char *path, int flags, u32 mode)
 {
     long bad = put_path(m, path, 0);
-    return bad ? bad : call(__NR_openat, (u64)AT_FDCWD, host_data_address(), (u64)(flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), mode, 0, FD_MAX);
+    flags |= O_CLOEXEC | O_NONBLOCK | no_link(m, path, O_NOFOLLOW);
+    return bad ? bad : call(__NR_openat, (u64)AT_FDCWD, host_data_address(), (u64)flags, mode, 0, FD_MAX);
 }
 
 long enc_host_type(int fd, u64 *size)
@@ -59,7 +63,8 @@ long enc_host_stat(const struct boot_mount *m, const char *path, struct stat_k *
 {
     long bad = put_path(m, path, 1024);
     if (!bad)
-        bad = call(__NR_newfstatat, (u64)AT_FDCWD, host_data_address() + 1024, host_data_address(), AT_SYMLINK_NOFOLLOW, 0, 0);
+        bad = call(__NR_newfstatat, (u64)AT_FDCWD, host_data_address() + 1024, host_data_address(),
+                   (u64)no_link(m, path, AT_SYMLINK_NOFOLLOW), 0, 0);
     if (!bad)
         memcpy(st, ocall_data(), sizeof *st);
     return bad;

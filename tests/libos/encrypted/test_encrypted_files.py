@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import re
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from strongroom.machine import level as levels
 from strongroom.owner.folders import decrypt_folder, encrypt_folder
 from support import interpreter_image as guest
 
@@ -254,3 +256,19 @@ def wait_until_ended() -> None:
             return
         time.sleep(0.05)
     raise AssertionError("a run goes on though its command was killed")
+
+
+@pytest.mark.parametrize("level", ["sealed", "separated", "faithful"])
+def test_each_level(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str) -> None:
+    """The VM's view of the host's folders differs between the levels; the folder itself may be a link."""
+    order = ["sealed", "separated", "faithful"]
+    if order.index(level) < order.index(str(levels.best(levels.find_facts()))):
+        pytest.skip(f"level {level} is not to be had on this machine as this user")
+    monkeypatch.setenv("STRONGROOM_LEVEL", level)
+    (tmp_path / "elsewhere").mkdir()
+    (project / "data").symlink_to(tmp_path / "elsewhere")
+    guest.inside(project, "files.py", "write", "/data", "20000", "1", "a", "sub/b")
+    found = guest.inside(project, "files.py", "read", "/data", "a", "sub/b").splitlines()
+    assert [line.split()[:3] for line in found] == [["a", "20000", "20000"], ["sub/b", "20000", "20000"]]
+    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == ["a", "sub"]
+    assert (tmp_path / "elsewhere" / "a").stat().st_uid == os.geteuid()
