@@ -96,7 +96,10 @@ def memory(name: str, pid: int, marker: bytes, elrange: int, kind: int, opened: 
         return Attempt(name, GOT, f"the marker, {hits} times, in {size}")
     if not done:
         return Attempt(name, NOT_TRIED, "the target did not come by, so nothing was read")
-    return Attempt(name, MET, f"marker not in {size} of {common.megabytes(len(places) * kernel.BLOCK)}")
+    if done < len(places):
+        whole = common.megabytes(len(places) * kernel.BLOCK)
+        return Attempt(name, NOT_TRIED, f"the target came by too seldom: {size} of {whole} were read")
+    return Attempt(name, MET, f"marker not in {size}")
 
 
 def sampled(pid: int, marker: bytes, elrange: int) -> Attempt:

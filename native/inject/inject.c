@@ -27,7 +27,7 @@ static void usage(void)
 {
     dprintf(2, "usage: strongroom-inject --rpc-fd N --epc-fd M [--level faithful|separated|sealed] [--sgx2] "
                "[--tamper=disable] [--warm DATA:EXECUTABLE] [--no-secretmem] [--no-shani] [--no-fsgsbase] [--debug] "
-               "[--follow [--line-fd N]] -- PROGRAM [ARGUMENT...]\n");
+               "[--guard | --follow [--line-fd N]] -- PROGRAM [ARGUMENT...]\n");
     _exit(125);
 }
 
@@ -53,6 +53,8 @@ static void trace(struct inject_block block, const char *library, int listener, 
         fail("waiting for the program");
     wait_stop("the program ended before its first instruction");
     inject(block, library, vdso, NULL);
+    if (tracee_kept)
+        guard();
     if (listener >= 0)
         follow_serve(listener, lines, tracee, block, library);
     _exit(0);
@@ -74,7 +76,7 @@ int main(int argc, char **argv)
     static const struct option options[] = {
         {"rpc-fd", 1, 0, 'r'}, {"epc-fd", 1, 0, 'e'}, {"level", 1, 0, 'l'}, {"sgx2", 0, 0, '2'}, {"tamper", 1, 0, 't'},
         {"debug", 0, 0, 'd'}, {"no-secretmem", 0, 0, 's'}, {"no-shani", 0, 0, 'h'}, {"no-fsgsbase", 0, 0, 'f'},
-        {"library", 1, 0, 'L'}, {"warm", 1, 0, 'w'}, {"follow", 0, 0, 'F'}, {"line-fd", 1, 0, 'l' + 256}, {0, 0, 0, 0}};
+        {"library", 1, 0, 'L'}, {"warm", 1, 0, 'w'}, {"follow", 0, 0, 'F'}, {"guard", 0, 0, 'G'}, {"line-fd", 1, 0, 'l' + 256}, {0, 0, 0, 0}};
     static const char *const levels[] = {"faithful", "separated", "sealed"};
     struct inject_block block = {.magic = INJECT_MAGIC, .rpc_fd = -1, .epc_fd = -1, .hwcap2 = getauxval(AT_HWCAP2)};
     static char library[PATH_MAX];
@@ -107,6 +109,7 @@ int main(int argc, char **argv)
                 usage();
             break;
         case 'F': follow = true; break;
+        case 'G': tracee_kept = true; break;
         case 'l' + 256: lines = number_of(optarg); break;
         case 'L':
             if (strlen(optarg) >= sizeof library)

@@ -18,6 +18,7 @@
 #include "tracee.h"
 
 pid_t tracee;
+bool tracee_kept;
 
 _Noreturn void fail(const char *what)
 {
@@ -173,7 +174,9 @@ void inject(struct inject_block block, const char *library, uint64_t vdso, const
     }
     if (mask && ptrace(PTRACE_SETSIGMASK, tracee, 8, mask))
         fail("setting the program's signal mask");
-    if (ptrace(PTRACE_SETREGS, tracee, 0, &start) || ptrace(PTRACE_DETACH, tracee, 0, 0))
+    if (ptrace(PTRACE_SETREGS, tracee, 0, &start) ||
+        (tracee_kept && ptrace(PTRACE_SETOPTIONS, tracee, 0, PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL)) ||
+        ptrace(tracee_kept ? PTRACE_CONT : PTRACE_DETACH, tracee, 0, 0))
         fail("letting the program go");
 }
 

@@ -1,6 +1,7 @@
 /* Inside of strongroom-inject. */
 #ifndef STRONGROOM_TRACEE_H
 #define STRONGROOM_TRACEE_H
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -17,6 +18,12 @@ void wait_stop(const char *what);
 uint64_t find_vdso(const char *library);
 /* The tracee stands behind its exec: the library into it, then it is let go, with this signal mask where one is given. */
 void inject(struct inject_block block, const char *library, uint64_t vdso, const uint64_t *mask);
+
+/* Set before inject(): the tracee is not let go, its threads to come are traced too; guard() is next. */
+extern bool tracee_kept;
+
+/* guard.c: stays its tracer until it ends. */
+_Noreturn void guard(void);
 
 /* follow.c: programs that the program executes. */
 /* A listening socket of a fresh name, which goes into block->follow. */

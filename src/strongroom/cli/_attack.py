@@ -453,10 +453,16 @@ def to_plain(outcomes: list[Outcome]) -> dict[str, Any]:
 
 
 # What a level lets an attacker of the same rights as this program have; anything else that is got breaks the promise.
-# The kernel's tracing and the fuses on the disk are open to the host's root at every level (docs/threat-model.md); an
-# injection is a race with the watch, which the attacker may win.
-_OPEN_EVERYWHERE = {"fuses", "inject", "perf, samples of the user stack", "eBPF at each perf sample, reads memory",
-                    "a uprobe outside the enclave, its eBPF program reads memory"}  # fmt: skip
+# The kernel's tracing and the fuses on the disk are open to the host's root at every level, and older states of sealed
+# files are as on hardware (docs/threat-model.md); an injection is a race with the watch, which the attacker may win.
+_OPEN_EVERYWHERE = {
+    "fuses",
+    "inject",
+    "an older state of the sealed folder",
+    "perf, samples of the user stack",
+    "eBPF at each perf sample, reads memory",
+    "a uprobe outside the enclave, its eBPF program reads memory",
+}
 _OPEN_TO_ROOT = {"debugger", "memory", "code", "data", "descriptors", "everywhere", "dump", "neighbour"}
 _OPEN_AT: dict[str, set[str]] = {
     "sealed": _OPEN_EVERYWHERE | {"/proc/PID/mem, code pages"},

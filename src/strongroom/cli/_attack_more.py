@@ -136,6 +136,26 @@ def loader(vm: str) -> list[Outcome]:
     return pair("loader", control, enclave)
 
 
+def rollback(vm: str, level: str | None) -> list[Outcome]:
+    """A sealed folder put back to an older state, and one changed by a byte."""
+
+    def control() -> Attempts:
+        with tempfile.TemporaryDirectory(prefix="sr-attack-") as folder:
+            script = shipped("attacks") / "vault" / "main.py"
+            argv = json.dumps(["env", f"VAULT={folder}/store", sys.executable, str(script)])
+            (Path(folder) / "store").mkdir()
+            return program(["rollback.py", "--folder", f"{folder}/store", "--argv", argv])
+
+    def enclave() -> tuple[str, Attempts]:
+        with tempfile.TemporaryDirectory(prefix="sr-attack-") as folder:
+            copy = Path(shutil.copytree(project("attacks/vault"), Path(folder) / "vault"))
+            words = [sys.executable, "-m", "strongroom", "run", "--vm", vm]
+            argv = json.dumps([*words, *(["--level", level] if level else []), str(copy)])
+            return level_of(level), program(["rollback.py", "--folder", str(copy / "store"), "--argv", argv])
+
+    return pair("rollback", control, enclave)
+
+
 def neighbour(vm: str, level: str | None) -> list[Outcome]:
     """A second process in the enclave's VM."""
     script = shipped("attacks") / "neighbour.py"
@@ -185,5 +205,6 @@ MORE: dict[str, tuple[str, Run]] = {
     "tcs": ("TCS and SSA misuse", lambda vm, level: misuse(vm, TCS, "tcs")),
     "image": ("a hostile image", image),
     "loader": ("a hostile loader (Iago)", lambda vm, level: loader(vm)),
+    "rollback": ("a sealed folder, rolled back and altered", rollback),
     "neighbour": ("a second process of the same VM, and its root", neighbour),
 }

@@ -31,6 +31,12 @@ def register(app: typer.Typer) -> None:
         level: Annotated[
             str | None, typer.Option("--level", help="Force sealed, separated or faithful.")
         ] = None,
+        guard: Annotated[
+            bool,
+            typer.Option(
+                "--guard", help="A tracer of ours stays attached: no debugger gets in; signals cost more."
+            ),
+        ] = False,
         json: Annotated[
             bool, typer.Option("--json", help="Print the line on standard error as JSON.")
         ] = False,
@@ -43,7 +49,9 @@ def register(app: typer.Typer) -> None:
         if given[:1] == ["--"]:
             del given[0]
         try:
-            return launch.run(vm, directory, given, forced=level, as_json=json, on_end=partial(_paged, json))
+            return launch.run(
+                vm, directory, given, forced=level, as_json=json, guard=guard, on_end=partial(_paged, json)
+            )
         except StrongroomError as error:
             complain(str(error))
             return launch.FAILED

@@ -234,13 +234,16 @@ def prepare(
     channel: int | None = None,
     forced: str | None = None,
     timing: bool = False,
+    guard: bool = False,
 ) -> Spawned:
     """Ask the daemon for a run; ``go`` starts it. Raises RemoteError, NoDaemon, Closed.
 
     ``timing``: the loader says on standard error when each step of the start was done (for the benchmarks).
+    ``guard``: a tracer of ours stays attached to it.
     """
     given = os.environ if environment is None else environment
     request = _request(image, vm, arguments, _allowed_environment(image.facts, given), forced, timing)
+    request["guard"] = int(guard)
     descriptors = [*stdio, *image.descriptors]
     if channel is not None:
         request["channel"] = 1
@@ -281,13 +284,14 @@ def run(
     *,
     forced: str | None = None,
     as_json: bool = False,
+    guard: bool = False,
     on_end: Callable[[Spawned, float], None] | None = None,
 ) -> int:
     """``strongroom run``: the program's exit status (128+n for a signal). Raises StrongroomError for our failures.
 
     ``on_end`` gets the run, ended, and the seconds that it took.
     """
-    with open_image(build_dir) as image, prepare(image, vm, arguments, forced=forced) as spawned:
+    with open_image(build_dir) as image, prepare(image, vm, arguments, forced=forced, guard=guard) as spawned:
         facts = {"level": spawned.level, "vm": spawned.vm, "mrenclave": spawned.mrenclave.hex()}
         line = json.dumps(facts) if as_json else headline(spawned.level, spawned.vm, spawned.mrenclave)
         print(line, file=sys.stderr, flush=True)

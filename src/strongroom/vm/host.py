@@ -121,7 +121,7 @@ class Host:
             protocol.close_all(extra)
             protocol.text(answer, "op", 16)
             # A loader that waits has seen no file of the host: what the manifest allows needs one of its own.
-            waits = isolated(chosen, self._facts) and not wanted.binds
+            waits = isolated(chosen, self._facts) and not wanted.binds and not wanted.guard
             run = self.pool.take(live, chosen) if waits else None
             if run is not None and not run.hand_over(wanted):
                 run.close()

@@ -57,6 +57,7 @@ class RunRequest:
     binds: list[tuple[int, str, bool]]
     cwd: str
     timing: bool
+    guard: bool
 
     @classmethod
     def parse(cls, request: Message, descriptors: list[int]) -> Self:
@@ -94,6 +95,7 @@ class RunRequest:
             ],
             cwd=cwd,
             timing=bool(protocol.number(request, "timing", 0, 1, 0)),
+            guard=bool(protocol.number(request, "guard", 0, 1, 0)),
         )
 
     def words(self) -> list[str]:
@@ -282,6 +284,8 @@ class Run:
         request = wanted if isinstance(wanted, RunRequest) else None
         if isinstance(wanted, Warmth):
             inject += ["--warm", f"{wanted.data}:{wanted.measured}"]
+        if request is not None and request.guard:
+            inject.append("--guard")
         rest = request.rest() if request is not None else []
         loader = [f"{seen}/strongroom-loader", *words, *rest]
         if live.size.sgx2:
