@@ -70,8 +70,11 @@ struct answer libos_event(void)
     struct regs *frame = (struct regs *)(t->stack_top - 160);
 
     gpr->exitinfo = 0;
-    if (info & EXITINFO_VALID && vector == 14 && edmm_fault(exinfo->maddr, exinfo->errcd))
-        return handled;
+    if (info & EXITINFO_VALID && vector == 14) {
+        enum edmm_answer answer = edmm_fault(exinfo->maddr, exinfo->errcd);
+        if (answer != EDMM_NOT_MINE)
+            return answer == EDMM_AGAIN ? handled : fatal(134 | (u64)vector << 8);
+    }
     if (!(info & EXITINFO_VALID))
         take_host_signals(t);
     if (info & EXITINFO_VALID && vector == 6 && gpr->rip == (u64)libos_rdtsc) { /* SGX1: RDTSC is illegal inside */

@@ -149,7 +149,8 @@ u64 mm_used(void);
 void mm_zero(u64 at, u64 size); /* of the heap; what never came stays away */
 /* mm/edmm.c */
 u64 edmm_start(u64 low, u64 high);
-bool edmm_fault(u64 address, u32 error);
+enum edmm_answer { EDMM_NOT_MINE, EDMM_AGAIN, EDMM_LOST };
+enum edmm_answer edmm_fault(u64 address, u32 error);
 void edmm_used(u64 at, u64 end);
 void edmm_unused(u64 from, u64 to);
 int mm_list(char *to, size_t size);

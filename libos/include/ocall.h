@@ -25,8 +25,8 @@
 #define OCALL_UNPARK 5  /* arg[0] thread number */
 #define OCALL_KICK 6    /* arg[0] thread number: make it exit asynchronously, or its system call end with EINTR */
 
-#define OCALL_TRIM 7    /* arg[0] offset, arg[1] bytes: SGX_IOC_ENCLAVE_MODIFY_TYPES to TRIM (SGX2) */
-#define OCALL_REMOVE 8  /* arg[0] offset, arg[1] bytes: SGX_IOC_ENCLAVE_REMOVE_PAGES, of pages trimmed and accepted */
+#define OCALL_TRIM 7    /* arg[0] offset, arg[1] bytes: SGX_IOC_ENCLAVE_MODIFY_TYPES to TRIM (SGX2); bytes done */
+#define OCALL_REMOVE 8  /* arg[0] offset, arg[1] bytes: SGX_IOC_ENCLAVE_REMOVE_PAGES, of pages trimmed and accepted; bytes done */
 
 #define OCALL_DATA 0x20000u
 struct ocall_block {

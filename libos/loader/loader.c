@@ -315,6 +315,20 @@ static void *zero_on_park(struct worker *w, struct ocall_block *b)
     return NULL;
 }
 
+/* Pages of the heap are trimmed, or those trimmed and accepted are removed (SGX2); how many bytes, as the kernel may stop short. */
+static int64_t pages_go(bool trim, uint64_t offset, uint64_t size)
+{
+    uint64_t done = 0;
+    int ret = 0;
+    while (done < size && (!ret || errno == EAGAIN || errno == EINTR)) {
+        struct sgx_enclave_modify_types types = {offset + done, size - done, SGX_PAGE_TYPE_TRIM, 0, 0};
+        struct sgx_enclave_remove_pages pages = {offset + done, size - done, 0};
+        ret = trim ? ioctl(g_device, SGX_IOC_ENCLAVE_MODIFY_TYPES, &types) : ioctl(g_device, SGX_IOC_ENCLAVE_REMOVE_PAGES, &pages);
+        done += trim ? types.count : pages.count;
+    }
+    return (int64_t)done;
+}
+
 static void serve(struct worker *w, struct ocall_block *b)
 {
     uint64_t one = 1;
@@ -334,16 +348,10 @@ static void serve(struct worker *w, struct ocall_block *b)
             syscall(SYS_tgkill, getpid(), g_worker[b->arg[0]].tid, SIGURG);
         b->ret = 0;
         break;
-    case OCALL_TRIM: {
-        struct sgx_enclave_modify_types types = {b->arg[0], b->arg[1], SGX_PAGE_TYPE_TRIM, 0, 0};
-        b->ret = ioctl(g_device, SGX_IOC_ENCLAVE_MODIFY_TYPES, &types) ? -errno : 0;
+    case OCALL_TRIM:
+    case OCALL_REMOVE:
+        b->ret = pages_go(b->op == OCALL_TRIM, b->arg[0], b->arg[1]);
         break;
-    }
-    case OCALL_REMOVE: {
-        struct sgx_enclave_remove_pages pages = {b->arg[0], b->arg[1], 0};
-        b->ret = ioctl(g_device, SGX_IOC_ENCLAVE_REMOVE_PAGES, &pages) ? -errno : 0;
-        break;
-    }
     case OCALL_THREAD: {
         pthread_t thread;
         pthread_attr_t attr;

@@ -27,10 +27,13 @@ static u64 accept(u64 page, u64 flags)
     return libos_enclu(SGX_EACCEPT, &secinfo, (const void *)page, NULL);
 }
 
-static void accept_range(u64 from, u64 to)
+/* Pages that are new here: each is zero and pending, or the host plays another game. */
+static bool accept_range(u64 from, u64 to)
 {
+    u64 wrong = 0;
     for (u64 page = from; page < to; page += PAGE)
-        accept(page, SECINFO_REG | SECINFO_PENDING | SECINFO_R | SECINFO_W);
+        wrong |= accept(page, SECINFO_REG | SECINFO_PENDING | SECINFO_R | SECINFO_W);
+    return !wrong;
 }
 
 static bool taken(u64 chunk) { return __atomic_load_n(&g_chunk[chunk / 32], __ATOMIC_SEQ_CST) >> chunk % 32 & 1; }
@@ -42,26 +45,29 @@ u64 edmm_start(u64 low, u64 high)
         return high;
     u64 size = page_up(((high - low) / CHUNK + 32) / 8);
     u64 table = high - size;
-    accept_range(table, high);
+    if (!accept_range(table, high))
+        cannot_start("the host gives no pages for the heap: edmm = true needs SGX2");
     g_chunk = (u32 *)table;
     g_low = low;
     __atomic_store_n(&g_high, table, __ATOMIC_SEQ_CST);
     return table;
 }
 
-/* From the handler at CSSA 1: a page fault at `address`. True when the page came meanwhile, and the instruction is to run again. */
-bool edmm_fault(u64 address, u32 error)
+/*
+ * From the handler at CSSA 1: a page fault at `address`. A chunk is accepted once, by the thread that sets its bit; whoever faults
+ * with the bit set runs its instruction again and accepts nothing: a second page that the host puts in the first one's place (EAUG
+ * of what is accepted already, to zero or to swap it) is never taken, and all that the host gets is an enclave that stands still.
+ */
+enum edmm_answer edmm_fault(u64 address, u32 error)
 {
     u64 high = __atomic_load_n(&g_high, __ATOMIC_SEQ_CST);
     if (!high || address < g_low || address >= high || error & FETCH)
-        return false;
+        return EDMM_NOT_MINE;
     u64 chunk = (address - g_low) / CHUNK, start = g_low + chunk * CHUNK;
     u32 bit = 1u << chunk % 32;
     if (__atomic_fetch_or(&g_chunk[chunk / 32], bit, __ATOMIC_SEQ_CST) & bit)
-        accept_range(page_down(address), page_down(address) + PAGE); /* another thread is at it: this page at least */
-    else
-        accept_range(start, min64(start + CHUNK, high));
-    return true;
+        return EDMM_AGAIN;
+    return accept_range(start, min64(start + CHUNK, high)) ? EDMM_AGAIN : EDMM_LOST;
 }
 
 /* Zeroes a range of the heap without touching what was never there. */
@@ -103,20 +109,20 @@ void edmm_used(u64 at, u64 end)
         g_unused -= min64(g_unused, taken_in(at, end));
 }
 
-/* Chunks [from, to) leave the EPC; what the host does not do right stays, and is only memory that is not given back. */
+/* Chunks [from, to) leave the EPC, or as many of them as the host trims; a chunk that went in part is made whole again. */
 static void give_back(u64 from, u64 to)
 {
-    u64 done = 0, size = to - from;
-    long ret = ocall(OCALL_TRIM, 0, from, size, 0, 0, 0, 0);
-    if (ret)
-        return;
-    for (; done < size; done += PAGE)
+    long trimmed = bounded(ocall(OCALL_TRIM, 0, from, to - from, 0, 0, 0, 0), to - from);
+    u64 size = trimmed > 0 ? page_down((u64)trimmed) : 0, whole = size / CHUNK * CHUNK;
+    for (u64 done = 0; done < size; done += PAGE)
         if (accept(from + done, SECINFO_TRIM | SECINFO_MODIFIED))
             libos_bug("the host did not trim a page that it says it did");
-    if (ocall(OCALL_REMOVE, 0, from, size, 0, 0, 0, 0))
+    if (size && ocall(OCALL_REMOVE, 0, from, size, 0, 0, 0, 0) != (long)size)
         libos_bug("the host did not remove a page that was trimmed");
-    for (u64 chunk = (from - g_low) / CHUNK; chunk < (to - g_low) / CHUNK; chunk++)
+    for (u64 chunk = (from - g_low) / CHUNK; chunk < (from + whole - g_low) / CHUNK; chunk++)
         __atomic_fetch_and(&g_chunk[chunk / 32], ~(1u << chunk % 32), __ATOMIC_SEQ_CST);
+    if (!accept_range(from + whole, from + size))
+        libos_bug("the host did not give back a page of a chunk that went in part");
 }
 
 void edmm_unused(u64 from, u64 to)

@@ -412,6 +412,8 @@ long sys_mremap(const long *a)
         return -EINVAL;
     if (!heap_range(at, old_size) || has_kernel(at, old_size))
         return -EFAULT;
+    if (size > g_high - g_low)
+        return -ENOMEM;
     if (size <= old_size) {
         if (size < old_size && !shared_unmap(at + size, at + old_size))
             take_out_user(at + size, at + old_size);
