@@ -107,14 +107,14 @@ class Figure:
 def interleave(rounds: int, *sides: Callable[[], float]) -> list[tuple[float, ...]]:
     """Call the sides in turn, ``rounds`` times, the order turned round each time; each side's samples.
 
-    A first round is thrown away: it is what fills caches.
+    Two first rounds are thrown away: they fill caches, and warm the VM.
     """
     samples: list[list[float]] = [[] for _ in sides]
-    for number in range(rounds + 1):
+    for number in range(rounds + 2):
         order = range(len(sides)) if number % 2 else reversed(range(len(sides)))
         for place in order:
             value = sides[place]()
-            if number:
+            if number > 1:
                 samples[place].append(value)
     return [tuple(one) for one in samples]
 

@@ -55,8 +55,14 @@ def machine() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 1),
         "hypervisor": " hypervisor " in Path("/proc/cpuinfo").read_text(),
     }
+
+
+def busy(facts: dict[str, Any]) -> str:
+    """Whether others worked on this machine meanwhile: then the figures are higher, and their ratios less sharp."""
+    return "others worked on the machine too" if facts["load"] > facts["cpus"] else "the machine was ours"
 
 
 def complete(figures: list[Figure]) -> dict[str, Figure]:
@@ -75,7 +81,8 @@ def markdown(figures: list[Figure], level: str) -> str:
     lines = [
         f"Measured {where}: {facts['processor']}, {facts['cpus']} CPUs, Linux {facts['kernel']}, Python "
         f"{facts['python']}, level {level}.",
-        "Medians; in brackets the lowest and the highest decile. The two sides took turns in one run.",
+        "Medians; in brackets the lowest and the highest decile. The two sides took turns in one run. "
+        f"Load average at its end: {facts['load']} ({busy(facts)}).",
         "",
         "| figure | ours | beside it | result | goal | |",
         "| --- | --- | --- | --- | --- | --- |",

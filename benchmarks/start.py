@@ -57,7 +57,7 @@ def measure(room: Room, scale: Scale) -> list[Figure]:
 
     inside, plain = interleave(scale.rounds, ours, base)
     names = [name for name, _ in profiles[0]]
-    kept = profiles[1:]
+    kept = profiles[2:]
     profile = tuple(
         (name, statistics.median(one[place][1] for one in kept)) for place, name in enumerate(names)
     )

@@ -86,7 +86,7 @@ def test_interleaving_takes_turns() -> None:
 
     samples = interleave(3, lambda: side("a"), lambda: side("b"))
     assert [len(one) for one in samples] == [3, 3]
-    assert "".join(calls) == "baabbaab"
+    assert "".join(calls) == "baabbaabba"
 
 
 def test_slope() -> None:

@@ -122,6 +122,7 @@ class Host:
             protocol.text(answer, "op", 16)
             # A loader that waits has seen no file of the host: what the manifest allows needs one of its own.
             waits = isolated(chosen, self._facts) and not wanted.binds and not wanted.guard
+            again = waits and self.pool.used(live, chosen)
             run = self.pool.take(live, chosen) if waits else None
             if run is not None and not run.hand_over(wanted):
                 run.close()
@@ -131,14 +132,14 @@ class Host:
             live.stops.add(run.stop)
             live.programs.add(run.program)
             try:
-                if waits:
+                if again:
                     self.pool.want(live, chosen, Warmth.of(wanted), DELAY_SECONDS)
                 run.follow(client)
             finally:
                 live.stops.discard(run.stop)
                 live.programs.discard(run.program)
                 run.close()
-                if waits and not run.stopped:
+                if again and not run.stopped:
                     self.pool.want(live, chosen, Warmth.of(wanted))
         finally:
             self.live.leave(live)

@@ -1,5 +1,5 @@
-"""Loaders that wait: a VM that was used a short while ago has one ready, so that the next start does not wait for a
-process, namespaces, file view, the library's injection and the first touch of secret memory.
+"""Loaders that wait: a VM that was used twice in a short while has one ready, so that the next start does not wait for
+a process, namespaces, file view, the library's injection and the first touch of secret memory.
 
 A waiting loader holds nothing: no image, no page of an EPC. It takes part in its VM as a run does, and gives way to
 whoever wants to change the VM (``drop``). One thread starts them, looks after them and ends them when they are old.
@@ -58,12 +58,21 @@ class Pool:
         self._wanted = os.environ.get(ENVIRONMENT) != "0"
         self._places: dict[Key, _Place] = {}
         self._failures: Counter[Key] = Counter()
+        self._used: dict[Key, float] = {}
         self._lock = threading.Lock()
         self._ending = False
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._thread = threading.Thread(target=self._work, daemon=True, name="pool")
         if self._wanted:
             self._thread.start()
+
+    def used(self, live: LiveVm, level: Level) -> bool:
+        """A run begins there; whether another one did a short while ago, so that a third is to be expected."""
+        key, now = (live.vm.id, level), time.monotonic()
+        with self._lock:
+            before = self._used.get(key)
+            self._used[key] = now
+        return before is not None and now - before < KEPT_SECONDS
 
     def take(self, live: LiveVm, level: Level) -> Run | None:
         """A loader that waits in this VM, now the caller's; None where there is none."""
@@ -95,6 +104,7 @@ class Pool:
         with self._lock:
             keys = [key for key in self._places if vm_id in (None, key[0])]
             places = [self._places.pop(key) for key in keys]
+            self._used = {key: at for key, at in self._used.items() if vm_id not in (None, key[0])}
         for place in places:
             self._end(place)
         return sum(place.run is not None for place in places)
