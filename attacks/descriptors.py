@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import common
-from common import GOT, MET, REFUSED, Attempt
+from common import GOT, MET, NOT_TRIED, REFUSED, Attempt
 
 NR_PIDFD_GETFD = 438
 libc = ctypes.CDLL(None, use_errno=True)
@@ -72,6 +72,11 @@ def by_map_files(pid: int, marker: bytes, elrange: int) -> Attempt:
             continue
         try:
             descriptor = os.open(f"/proc/{pid}/map_files/{one.start:x}-{one.end:x}", os.O_RDONLY)
+        except PermissionError as error:
+            if os.geteuid() != 0:
+                return Attempt(name, NOT_TRIED, f"root alone may: {common.why(error)}")
+            last = common.why(error)
+            continue
         except OSError as error:
             last = common.why(error)
             continue

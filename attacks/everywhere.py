@@ -120,7 +120,12 @@ def files(pids: list[int], marker: bytes, home: Path | None) -> Attempt:
     tally = Tally("open files, and the platform's folder", marker)
     paths: dict[tuple[int, int], Path] = {}
     for pid in pids:
-        for entry in Path(f"/proc/{pid}/fd").iterdir() if common.alive(pid) else []:
+        try:
+            entries = list(Path(f"/proc/{pid}/fd").iterdir())
+        except OSError as error:
+            tally.refused, tally.last = tally.refused + 1, common.why(error)
+            continue
+        for entry in entries:
             try:
                 facts = entry.stat()
             except OSError:

@@ -161,7 +161,7 @@ def in_code(pid: int, elrange: int) -> Attempt:
         one = max(common.of_interest(pid, elrange, executable=True), key=lambda m: m.end - m.start)
         offset = int(next(
             line.split()[2] for line in Path(f"/proc/{pid}/maps").read_text().splitlines()
-            if line.startswith(f"{one.start:x}-")
+            if line.startswith(f"{one.start:08x}-")
         ), 16)  # fmt: skip
         path = f"/proc/{pid}/map_files/{one.start:x}-{one.end:x}"
         with open(f"/proc/{pid}/mem", "rb") as reader:
@@ -175,7 +175,7 @@ def in_code(pid: int, elrange: int) -> Attempt:
             after = reader.read(1)
         os.close(opened)
     except (OSError, ValueError, StopIteration) as error:
-        if isinstance(error, OSError) and error.errno in (1, 2, 38):
+        if isinstance(error, OSError) and error.errno in (1, 2, 13, 38):
             return off(name, error)
         return Attempt(name, REFUSED, common.why(error) if isinstance(error, OSError) else str(error))
     if after != before:

@@ -95,6 +95,22 @@ static int move_fd(int fd)
     return fd;
 }
 
+/* CAP_IPC_LOCK lifts the limit on locked memory in the initial user namespace alone, which maps all numbers. */
+static bool initial_user_namespace(void)
+{
+    static const char all[] = "4294967295";
+    char text[64] = {0};
+    long fd = sys(__NR_open, "/proc/self/uid_map", O_RDONLY | O_CLOEXEC), n = fd;
+    if (fd >= 0) {
+        n = sys(__NR_read, fd, text, sizeof text - 1);
+        sys(__NR_close, fd);
+    }
+    for (long i = 0; i + (long)sizeof all - 1 <= n; i++)
+        if (!memcmp(text + i, all, sizeof all - 1))
+            return true;
+    return false;
+}
+
 static void limits_start(void)
 {
     struct { uint64_t soft, hard; } limit = {0, 0};
@@ -102,7 +118,8 @@ static void limits_start(void)
     struct { uint32_t effective, permitted, inheritable; } caps[2] = {{0, 0, 0}, {0, 0, 0}};
     sys(__NR_prlimit64, 0, 8 /* RLIMIT_MEMLOCK */, NULL, &limit);
     sys(__NR_capget, &header, caps);
-    g.memlock_limited = limit.soft != ~0ull && !(caps[0].effective & 1u << 14 /* CAP_IPC_LOCK */);
+    bool exempt = caps[0].effective & 1u << 14 /* CAP_IPC_LOCK */ && initial_user_namespace();
+    g.memlock_limited = limit.soft != ~0ull && !exempt;
     g.memlock_left = g.memlock_limited ? limit.soft : ~0ull;
 }
 

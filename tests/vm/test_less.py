@@ -74,3 +74,9 @@ def test_every_level_that_is_left(command: Command, real: tuple[Path, Path], les
         else:
             assert (status, out) == (0, "dose-of-medicine-5-mg\n"), err
             assert err.startswith(f"strongroom: {level} · ")
+
+
+def test_exec_in_a_user_namespace_has_the_limit_of_outside(command: Command, real: tuple[Path, Path]) -> None:
+    """An ordinary user is root in the VM's user namespace, and its CAP_IPC_LOCK lifts nothing."""
+    done = command("exec", "--", str(real[0] / "strongroom-loader"), str(real[1] / "build"))
+    assert (done.returncode, done.stdout) == (0, "dose-of-medicine-5-mg\n"), done.stderr
