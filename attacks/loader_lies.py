@@ -50,7 +50,9 @@ def told(words: list[str], lie: str, folder: str | None) -> tuple[str, str]:
     believed = json.loads(last.removeprefix("BELIEVED ")) if last else []
     if believed:
         return GOT, f"{lie}: {believed[0]}"
-    if done.returncode < 0 or done.returncode == SEGFAULT:
+    # The loader's own crash, of lies that cross its feet, is its own affair; the enclave's has its line.
+    inside = done.returncode == SEGFAULT and "inside the enclave" in done.stderr
+    if done.returncode < 0 or inside:
         return GOT, f"{lie}: crashed, status {done.returncode}"
     if last and lie == "none" and ("reads:" in done.stderr or "sockets:" in done.stderr):
         return NOT_TRIED, f"a step does not work: {done.stderr.strip()[-200:]}"
