@@ -1,0 +1,67 @@
+"""A house per user: real injector, library and daemon, `worker` in the loader's place, an image of 3,000 heap pages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "native"))
+
+import images
+
+from strongroom.image.signer import KeySigner
+from support.house import House, Parts
+from support.vm import NATIVE, REPOSITORY, Command, require_other_user, users
+
+HERE = Path(__file__).resolve().parent
+HEAP_PAGES = 3000
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    found = [NATIVE / "strongroom-inject", NATIVE / "libstrongroom-processor.elf"]
+    if not all(part.exists() for part in found):
+        pytest.skip("native/ is not built: run `make`")
+    images.compile_all()
+    native, project = tmp_path_factory.mktemp("n"), tmp_path_factory.mktemp("p")
+    build = project / "build"
+    build.mkdir()
+    options = [f"-I{REPOSITORY / 'tests/native/enclave'}", f"-I{REPOSITORY / 'native/include'}"]
+    subprocess.run(
+        ["gcc", *images.CFLAGS, "-mno-red-zone", f"-DHEAP={images.HEAP:#x}ull", *options,
+         "-o", str(native / "strongroom-loader"), str(HERE / "worker.c")],
+        check=True, timeout=60,
+    )  # fmt: skip
+    for part in found:
+        shutil.copy(part, native)
+    mrenclave = images.build_image(build / "enclave.sgxs", heap_pages=HEAP_PAGES)
+    images.sign_image(mrenclave, build / "enclave.sig", KeySigner.generate())
+    (build / "files.pack").write_bytes(b"")
+    (build / "enclave.json").write_text("{}")
+    for place in (native, project, build, *native.parents[:2]):
+        place.chmod(0o755)
+    for file in (*native.iterdir(), *build.iterdir()):
+        file.chmod(0o755)
+    return Parts(native, project)
+
+
+@pytest.fixture(params=users())
+def house(request: pytest.FixtureRequest, strongroom_home: Path, parts: Parts) -> Iterator[House]:
+    uid: int = request.param
+    require_other_user(uid, strongroom_home)
+    folder = strongroom_home.parent
+    made = House(Command(strongroom_home, parts.native, uid), folder)
+    for name in ("out", "tmp"):
+        (folder / name).mkdir()
+        os.chown(folder / name, uid, uid)
+    made.open()
+    try:
+        yield made
+    finally:
+        made.close()
