@@ -53,7 +53,17 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
 
 @pytest.fixture(params=users())
 def house(request: pytest.FixtureRequest, strongroom_home: Path, parts: Parts) -> Iterator[House]:
-    uid: int = request.param
+    """For each kind of user."""
+    yield from _house(request.param, strongroom_home, parts)
+
+
+@pytest.fixture
+def own_house(strongroom_home: Path, parts: Parts) -> Iterator[House]:
+    """For the user who runs the tests, who may change the limits of its processes."""
+    yield from _house(os.geteuid(), strongroom_home, parts)
+
+
+def _house(uid: int, strongroom_home: Path, parts: Parts) -> Iterator[House]:
     require_other_user(uid, strongroom_home)
     folder = strongroom_home.parent
     made = House(Command(strongroom_home, parts.native, uid), folder)

@@ -91,19 +91,21 @@ def connect(*, start: bool = True) -> Connection:
     deadline = time.monotonic() + START_SECONDS
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        try:
-            process = _start(write)
-        finally:
-            os.close(write)
+        process = _start(write)
         while time.monotonic() < deadline:
             connection = _connect_once(directory)
             if connection is not None:
                 return connection
-            if _failed(process):
+            status = _ended(process)
+            if status:
                 raise _reason(read)
+            if status == 0:  # another daemon was first, and serves soon, or fails as well
+                time.sleep(0.5)
+                process = _start(write)
             time.sleep(0.01)
     finally:
         os.close(read)
+        os.close(write)
     raise NoDaemon("the daemon did not start", f"see {paths.home() / 'daemon.log'}")
 
 
@@ -143,13 +145,13 @@ def _start(reason: int) -> int:
     )
 
 
-def _failed(process: int) -> bool:
-    """Whether the started process has ended otherwise than with 0 (0: another daemon was first)."""
+def _ended(process: int) -> int | None:
+    """The wait status of the started process once it has ended (0: another daemon was first), else None."""
     try:
         ended, status = os.waitpid(process, os.WNOHANG)
     except ChildProcessError:
-        return False
-    return ended == process and status != 0
+        return None  # somebody else waits for this program's children
+    return status if ended == process else None
 
 
 def ask(operation: str, fields: Message | None = None, *, start: bool = True) -> Message:

@@ -14,12 +14,14 @@ import socket
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from strongroom.errors import StrongroomError
 from strongroom.machine import protocol
 from strongroom.machine.protocol import Message
+from strongroom.machine.threads import Worker
 from strongroom.machine.waiting import readable
 
 MAX_CLIENTS = 128
@@ -38,14 +40,15 @@ class AlreadyRunning(StrongroomError):
 
 
 class Server:
-    """Listens on ``directory/daemon.sock``. One at a time, by a lock on ``directory/daemon.lock``."""
+    """Listens on ``directory/daemon.sock``, from ``listen`` on. One at a time, by a lock on daemon.lock."""
 
     def __init__(self, directory: Path, version: str, idle_seconds: float) -> None:
         self._path = directory / protocol.SOCKET_NAME
         self._version = version
         self._operations: dict[str, Operation] = {}
         self._idle_seconds = idle_seconds
-        self._clients = 0
+        # Counted by the sockets: each is freed with its thread, even one that had no memory to begin.
+        self._clients: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._last_use = time.monotonic()
         self._lock = threading.Lock()
         self._ending = threading.Event()
@@ -57,8 +60,12 @@ class Server:
         except BlockingIOError as error:
             os.close(self._guard)
             raise AlreadyRunning("a daemon runs already", "see `strongroom daemon status`") from error
-        self._path.unlink(missing_ok=True)  # a killed daemon's
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._inode = 0
+
+    def listen(self) -> None:
+        """Be found by clients, who wait until then: what keeps the daemon from serving is to be known before."""
+        self._path.unlink(missing_ok=True)  # a killed daemon's
         before = os.umask(0o177)
         try:
             self._listener.bind(os.fspath(self._path))
@@ -76,7 +83,7 @@ class Server:
         try:
             while not self._ending.is_set():
                 with self._lock:
-                    idle = time.monotonic() - self._last_use if self._clients == 0 else 0.0
+                    idle = time.monotonic() - self._last_use if not self._clients else 0.0
                 if idle >= self._idle_seconds or self._displaced():
                     return
                 wait = min(LOOK_SECONDS, max(0.05, self._idle_seconds - idle))
@@ -111,9 +118,9 @@ class Server:
                 self._turn_away()
             return
         with self._lock:
-            full = self._clients >= MAX_CLIENTS
+            full = len(self._clients) >= MAX_CLIENTS
             if not full:
-                self._clients += 1
+                self._clients.add(client)
         if full:
             self._refuse(
                 client, StrongroomError("the daemon serves too many clients", "wait until some have ended")
@@ -121,10 +128,8 @@ class Server:
             client.close()
             return
         try:
-            threading.Thread(target=self._serve_client, args=(client,), daemon=True).start()
+            Worker(self._serve_client, client)
         except (RuntimeError, MemoryError):  # the process may have no more threads
-            with self._lock:
-                self._clients -= 1
             self._refuse(client, _exhausted("threads"))
             client.close()
 
@@ -155,17 +160,18 @@ class Server:
     def _serve_client(self, client: socket.socket) -> None:
         try:
             with client:
-                self._handshake_and_serve(client)
-        except protocol.Closed:
-            pass
-        except StrongroomError as error:
-            with contextlib.suppress(OSError):
-                self._refuse(client, error)
+                try:
+                    self._handshake_and_serve(client)
+                except protocol.Closed:
+                    pass
+                except StrongroomError as error:
+                    with contextlib.suppress(OSError):
+                        self._refuse(client, error)
         except Exception:
             log.exception("a client's thread failed")
         finally:
             with self._lock:
-                self._clients -= 1
+                self._clients.discard(client)
                 self._last_use = time.monotonic()
 
     def _handshake_and_serve(self, client: socket.socket) -> None:

@@ -240,8 +240,9 @@ def _serve() -> None:
     server.offer(host.operations())
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: server.stop())
-    log.info("serving, level %s", level.best(facts))
     try:
+        server.listen()
+        log.info("serving, level %s", level.best(facts))
         server.serve()
     finally:
         host.live.stop(None)

@@ -15,6 +15,7 @@ from strongroom.machine.epc import Epc, EpcFull, Usage
 from strongroom.machine.level import Level
 from strongroom.machine.package import Package
 from strongroom.machine.quoting import QuotingEnclave, serve_quotes
+from strongroom.machine.threads import Worker
 from strongroom.vm import limits, sizes
 from strongroom.vm.lifecycle import Machines
 from strongroom.vm.records import Lock, Vm, VmInUse
@@ -178,10 +179,7 @@ class PackageLine:
         self._live = live
         try:
             self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self._thread = threading.Thread(
-                target=rpc.serve_connection, args=(self._ours, package, self._slot), daemon=True
-            )
-            self._thread.start()
+            self._thread = Worker(rpc.serve_connection, self._ours, package, self._slot)
         except BaseException:
             live.epc.give_back(self._slot)
             raise
@@ -216,8 +214,7 @@ class QuoteLine:
     def __init__(self, package: Package, home: Path, level: Level) -> None:
         quoting = QuotingEnclave(package, home, level.value)
         self._ours, self.theirs = socket.socketpair()
-        self._thread = threading.Thread(target=serve_quotes, args=(self._ours, quoting), daemon=True)
-        self._thread.start()
+        self._thread = Worker(serve_quotes, self._ours, quoting)
 
     def close(self) -> None:
         self.theirs.close()

@@ -152,6 +152,16 @@ class Records:
                 session.flush()
             except IntegrityError as error:
                 raise VmExists(f"VM {name} exists already", f"see `strongroom vm show {name}`") from error
+            if self.folder(
+                row.id
+            ).exists():  # of a VM whose record was lost with an earlier database: it stays
+                session.expunge(row)
+                session.rollback()
+                row = _Row(
+                    id=self._free_id(), name=name, size=size, state=State.CREATING, created=row.created
+                )
+                session.add(row)
+                session.flush()
             lock = self.lock(row.id, exclusive=True)  # before others can see the record
             if lock is None:
                 raise VmInUse(f"VM {name} is busy", "try again")
@@ -161,6 +171,11 @@ class Records:
                 lock.release()
                 raise
             return self._vm(row), lock
+
+    def _free_id(self) -> int:
+        """A number above all of the folders there are."""
+        names = (path.name for path in (self.home / "vms").iterdir())
+        return max(int(name) for name in names if name.isdecimal()) + 1
 
     def get(self, name: str) -> Vm:
         """Raises NoSuchVm."""
