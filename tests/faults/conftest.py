@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "native"))
 import images
 
 from strongroom.image.signer import KeySigner
-from support.house import House, Parts
-from support.vm import NATIVE, REPOSITORY, Command, require_other_user, users
+from support.house import House, Parts, compile_here
+from support.vm import NATIVE, Command, require_other_user, users
 
-HERE = Path(__file__).resolve().parent
 HEAP_PAGES = 3000
 
 
@@ -32,12 +30,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     native, project = tmp_path_factory.mktemp("n"), tmp_path_factory.mktemp("p")
     build = project / "build"
     build.mkdir()
-    options = [f"-I{REPOSITORY / 'tests/native/enclave'}", f"-I{REPOSITORY / 'native/include'}"]
-    subprocess.run(
-        ["gcc", *images.CFLAGS, "-mno-red-zone", f"-DHEAP={images.HEAP:#x}ull", *options,
-         "-o", str(native / "strongroom-loader"), str(HERE / "worker.c")],
-        check=True, timeout=60,
-    )  # fmt: skip
+    compile_here("worker", native, "strongroom-loader")
     for part in found:
         shutil.copy(part, native)
     mrenclave = images.build_image(build / "enclave.sgxs", heap_pages=HEAP_PAGES)

@@ -17,9 +17,23 @@ from typing import Any
 from strongroom.vm import limits
 from support.vm import REPOSITORY, Command
 
-CLIENTS = REPOSITORY / "tests" / "faults" / "clients.py"
+HERE = REPOSITORY / "tests" / "faults"
+CLIENTS = HERE / "clients.py"
 SECONDS = 60.0
 """Within which everything of an ended run is gone (a deadline for a hang, not a measurement)."""
+
+
+def compile_here(name: str, folder: Path, to: str | None = None) -> Path:
+    """The C program ``name`` of tests/faults, in ``folder`` (tests/native is on the path: conftest.py)."""
+    import images
+
+    options = [f"-I{REPOSITORY / 'tests/native/enclave'}", f"-I{REPOSITORY / 'native/include'}"]
+    subprocess.run(
+        ["gcc", *images.CFLAGS, "-mno-red-zone", "-pthread", f"-DHEAP={images.HEAP:#x}ull", *options,
+         "-o", str(folder / (to or name)), str(HERE / f"{name}.c")],
+        check=True, timeout=60,
+    )  # fmt: skip
+    return folder / (to or name)
 
 
 def _read(path: Path) -> bytes:
