@@ -281,7 +281,7 @@ class House:
             "daemon.lock",
             "daemon.log",
         }
-        assert left - known <= {"pki", "root", "ca", "authority", "signing.pem"}, left
+        assert left - known <= {"pki", "cache", "signing-key.pem"}, left
         assert not list(self.temporary.iterdir())
         mounts = Path("/proc/self/mountinfo").read_text()
         assert str(self.home) not in mounts

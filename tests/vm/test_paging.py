@@ -54,3 +54,5 @@ def test_the_sentence() -> None:
         "could be evicted; Standard_DC2s_v2 would hold it"
     )
     assert paging.holding(300 << 18, "Standard_DC2s_v2") is None
+    shared = paging.sentence(9, 0.1, 1.0, 50 * 256, "Standard_DC2s_v2")
+    assert shared.endswith("alone it would fit in Standard_DC2s_v2, which it shared with other programs")

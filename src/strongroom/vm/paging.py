@@ -38,6 +38,8 @@ def sentence(evicted: int, paging_seconds: float, seconds: float, demand_pages: 
     """``evicted 41,212 pages, 4.1 s of 6.0 s; Standard_DC4s_v2 would hold it``. Seconds of several threads add up."""
     size = holding(demand_pages, size_name)
     held = f"{size.name} would hold it" if size else "no size would hold it"
+    if size is not None and size.name == sizes.find(size_name).name:
+        held = f"alone it would fit in {size.name}, which it shared with other programs"
     return f"evicted {evicted:,} pages, {paging_seconds:.1f} s of {seconds:.1f} s; {held}"
 
 
