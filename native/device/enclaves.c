@@ -6,15 +6,20 @@
 
 #include <linux/poll.h>
 
+/* The enclave that is mapped at the address; where none is, one whose ELRANGE holds it. */
 struct enclave *enclave_at(uint64_t address)
 {
     uint32_t count = atomic_load(&g.enclave_count);
+    struct enclave *found = NULL;
     for (uint32_t i = 0; i < count; i++) {
         struct enclave *e = g.enclave[i];
-        if (e && atomic_load(&e->live) && atomic_load(&e->flags) & ENCLAVE_CREATED && address - e->secs.base < e->secs.size)
+        if (!e || !atomic_load(&e->live) || !(atomic_load(&e->flags) & ENCLAVE_CREATED) || address - e->secs.base >= e->secs.size)
+            continue;
+        if (memory_vma_prot(e, address))
             return e;
+        found = found ? found : e;
     }
-    return NULL;
+    return found;
 }
 
 struct enclave *enclave_of_fd(int fd)
@@ -44,6 +49,35 @@ bool enclave_touches(uint64_t address, uint64_t size, struct enclave **found)
             }
     }
     return false;
+}
+
+/* Whether enclaves_cut can follow a change of the range's mappings: 0, or -ENOMEM when a list of mappings is full. */
+long enclaves_may_cut(uint64_t address, uint64_t size)
+{
+    for (uint32_t i = 0; i < atomic_load(&g.enclave_count); i++)
+        if (g.enclave[i] && atomic_load(&g.enclave[i]->live) && g.enclave[i]->vma_count + 1 > VMAS_MAX)
+            for (uint32_t v = 0; v < g.enclave[i]->vma_count; v++)
+                if (g.enclave[i]->vma[v].start < address && address + size < g.enclave[i]->vma[v].end)
+                    return -ENOMEM;
+    return 0;
+}
+
+/* The range was unmapped or mapped anew: it is no enclave's any more, but `except`'s. True when it was. */
+bool enclaves_cut(uint64_t address, uint64_t size, struct enclave *except)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < atomic_load(&g.enclave_count); i++) {
+        struct enclave *e = g.enclave[i];
+        if (!e || !atomic_load(&e->live) || e == except)
+            continue;
+        for (uint32_t v = 0; v < e->vma_count; v++)
+            if (e->vma[v].start < address + size && address < e->vma[v].end) {
+                memory_unmap(e, address, size);
+                any = true;
+                break;
+            }
+    }
+    return any;
 }
 
 /* Frees enclaves that no descriptor, mapping or thread holds. Caller holds g.memory_lock. */

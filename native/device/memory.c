@@ -196,6 +196,12 @@ static int page_prot(uint64_t entry, int prot) { return entry & (EPCM_OUT | EPCM
 static bool for_runs(struct enclave *e, uint64_t start, uint64_t end, int prot, bool map)
 {
     bool all = true;
+    if (!e->epcm) /* mapped before ECREATE */
+        return true;
+    if (start < e->secs.base) /* a mapping may reach beyond ELRANGE */
+        start = e->secs.base;
+    if (end > e->secs.base + e->secs.size)
+        end = e->secs.base + e->secs.size;
     while (start < end) {
         uint64_t entry = atomic_load(&e->epcm[(start - e->secs.base) / SGX_PAGE_SIZE]), at = start + SGX_PAGE_SIZE;
         int effective = page_prot(entry, prot);
@@ -358,8 +364,7 @@ long memory_map(struct enclave *e, uint64_t address, uint64_t size, int prot)
     long ret = may_map(e, address, address + size, prot);
     if (ret)
         return ret;
-    ret = vma_cut(e, address, address + size);
-    if (ret || e->vma_count == VMAS_MAX)
+    if (e->vma_count + 2 > VMAS_MAX)
         return -ENOMEM;
     if (!all_shown(e, address, size)) { /* else the pages themselves take the whole place */
         ret = sys(__NR_mmap, address, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
@@ -367,6 +372,7 @@ long memory_map(struct enclave *e, uint64_t address, uint64_t size, int prot)
             return ret;
         sys(__NR_madvise, address, size, MADV_DONTFORK);
     }
+    vma_cut(e, address, address + size);
     e->vma[e->vma_count++] = (struct enclave_vma){address, address + size, (uint32_t)prot};
     if (atomic_load(&e->flags) & ENCLAVE_CREATED) {
         uint64_t from = address > e->secs.base ? address : e->secs.base;

@@ -261,6 +261,17 @@ static void fault_inside(struct thread *t, siginfo_t *info, ucontext_kernel *uc)
 
 static bool in_library(uint64_t rip) { return rip - LIBRARY_BASE < LIBRARY_TEXT_SPAN && !(rip - (uint64_t)vdso_image < SGX_PAGE_SIZE); }
 
+__attribute__((noreturn)) static void fault_in_library(const struct sigcontext *r)
+{
+    static char text[] = "fault inside the machine library at text+0x00000, address 0x0000000000000000";
+    uint64_t at = r->rip - LIBRARY_BASE, address = r->cr2;
+    for (char *p = text + 47; *p != 'x'; p--, at >>= 4)
+        *p = "0123456789abcdef"[at & 15];
+    for (char *p = text + sizeof text - 2; *p != 'x'; p--, address >>= 4)
+        *p = "0123456789abcdef"[address & 15];
+    fatal(text);
+}
+
 void signal_entry(int number, siginfo_t *info, ucontext_kernel *uc)
 {
     struct sigcontext *r = &uc->uc_mcontext;
@@ -276,7 +287,7 @@ void signal_entry(int number, siginfo_t *info, ucontext_kernel *uc)
             return;
         }
         if (fault)
-            fatal("fault inside the machine library");
+            fault_in_library(r);
         if (t && !atomic_load(&t->deferred)) {
             t->deferred_info = *info;
             atomic_store(&t->deferred, number);

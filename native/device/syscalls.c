@@ -40,12 +40,16 @@ static long do_mmap(const struct sigcontext *r)
     struct enclave *e = flags & MAP_ANONYMOUS ? NULL : enclave_of_fd((int)r->r8), *under;
     long ret;
     if (!e) {
-        if (flags & MAP_FIXED && enclave_touches(address, size, &under)) {
-            lock(&g.memory_lock);
-            memory_unmap(under, address, size);
-            unlock(&g.memory_lock);
-        }
-        return sys(__NR_mmap, r->rdi, r->rsi, r->rdx, flags, r->r8, r->r9);
+        if (!(flags & MAP_FIXED) || !enclave_touches(address, size, &under))
+            return sys(__NR_mmap, r->rdi, r->rsi, r->rdx, flags, r->r8, r->r9);
+        lock(&g.memory_lock);
+        ret = enclaves_may_cut(address, size);
+        if (!ret)
+            ret = sys(__NR_mmap, r->rdi, r->rsi, r->rdx, flags, r->r8, r->r9);
+        if ((unsigned long)ret < -4095ul)
+            enclaves_cut(address, size, NULL);
+        unlock(&g.memory_lock);
+        return ret;
     }
     if ((flags & MAP_KIND) == MAP_PRIVATE) /* Linux's sgx_get_unmapped_area */
         return -EINVAL;
@@ -53,6 +57,8 @@ static long do_mmap(const struct sigcontext *r)
         return -EINVAL;
     if (flags & MAP_FIXED && !page_aligned(address))
         return -EINVAL;
+    if (address + size < address)
+        return -ENOMEM;
     if (!(flags & MAP_FIXED)) {
         ret = sys(__NR_mmap, address, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (flags & MAP_FIXED_NOREPLACE), -1, 0);
         if ((unsigned long)ret >= -4095ul)
@@ -62,7 +68,11 @@ static long do_mmap(const struct sigcontext *r)
     atomic_fetch_add(&e->inside, 1); /* open while its mappings change */
     tamper_open(e);
     lock(&g.memory_lock);
-    ret = memory_map(e, address, size, (int)r->rdx & 7);
+    ret = flags & MAP_FIXED ? enclaves_may_cut(address, size) : 0;
+    if (!ret)
+        ret = memory_map(e, address, size, (int)r->rdx & 7);
+    if ((unsigned long)ret < -4095ul)
+        enclaves_cut(address, size, e);
     if ((unsigned long)ret >= -4095ul && !(flags & MAP_FIXED))
         sys(__NR_munmap, address, size);
     unlock(&g.memory_lock);
@@ -72,15 +82,11 @@ static long do_mmap(const struct sigcontext *r)
 
 static long do_munmap(const struct sigcontext *r)
 {
-    struct enclave *e;
     lock(&g.memory_lock);
-    bool any = false;
-    while (enclave_touches(r->rdi, page_up(r->rsi), &e)) {
-        memory_unmap(e, r->rdi, page_up(r->rsi));
-        any = true;
-    }
-    long ret = sys(__NR_munmap, r->rdi, r->rsi);
-    if (any)
+    long ret = enclaves_may_cut(r->rdi, page_up(r->rsi));
+    if (!ret)
+        ret = sys(__NR_munmap, r->rdi, r->rsi);
+    if (!ret && enclaves_cut(r->rdi, page_up(r->rsi), NULL))
         enclave_sweep();
     unlock(&g.memory_lock);
     return ret;
@@ -226,7 +232,11 @@ void syscall_trapped(struct thread *t, siginfo_t *info, ucontext_kernel *uc)
     }
     case __NR_mremap: {
         struct enclave *e;
-        ret = enclave_touches(r->rdi, page_up(r->rsi), &e) ? -EINVAL : again(r);
+        if (enclave_touches(r->rdi, page_up(r->rsi), &e) ||
+            (r->r10 & MREMAP_FIXED && enclave_touches(r->r8, page_up(r->rdx), &e)))
+            ret = -EINVAL;
+        else
+            ret = again(r);
         break;
     }
     case __NR_exit:
