@@ -349,9 +349,10 @@ static long vma_cut(struct enclave *e, uint64_t start, uint64_t end)
 /* Is every page there one that for_runs maps? */
 static bool all_shown(struct enclave *e, uint64_t address, uint64_t size)
 {
-    if (!(atomic_load(&e->flags) & ENCLAVE_CREATED) || address < e->secs.base || size > e->secs.size - (address - e->secs.base))
+    uint64_t offset = address - e->secs.base;
+    if (!(atomic_load(&e->flags) & ENCLAVE_CREATED) || offset >= e->secs.size || size > e->secs.size - offset)
         return false;
-    for (uint64_t p = (address - e->secs.base) / SGX_PAGE_SIZE, end = p + size / SGX_PAGE_SIZE; p < end; p++) {
+    for (uint64_t p = offset / SGX_PAGE_SIZE, end = p + size / SGX_PAGE_SIZE; p < end; p++) {
         uint64_t entry = atomic_load(&e->epcm[p]);
         if (!(entry & EPCM_VALID) || entry & EPCM_TCS)
             return false;
