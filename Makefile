@@ -7,7 +7,7 @@ PYTEST  ?=
 export PYTHON
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo test bench conformance lint lock clean
+.PHONY: help setup build demo test faults fuzz bench conformance lint lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-20s%s\n", $$1, $$2}'
@@ -24,6 +24,14 @@ demo: build ## the main job, start to end, and six attacks beside their controls
 
 test: build ## every test; lint and types are among them (PYTEST='-k word' narrows)
 	@$(VENV)/bin/python -m pytest $(PYTEST)
+
+faults: build ## kill -9, signals, exhaustion: hundreds of times at random moments (ROUNDS=200 SEED=n; half an hour)
+	@STRONGROOM_FAULTS=$(or $(ROUNDS),200) STRONGROOM_SEED=$(or $(SEED),$(shell date +%s)) \
+	  $(VENV)/bin/python -m pytest tests/faults -o timeout=7200 $(PYTEST)
+
+fuzz: build ## random input for every reader, the device and the daemon, TIMES as much as in the tests (TIMES=20 SEED=n)
+	@STRONGROOM_FUZZ=$(or $(TIMES),20) STRONGROOM_SEED=$(or $(SEED),$(shell date +%s)) \
+	  $(VENV)/bin/python -m pytest -m "fuzz or hypothesis" -o timeout=7200 $(PYTEST)
 
 bench: build ## every figure of the design's table, into docs/benchmarks.md (FAMILY='start quotes' narrows)
 	@$(VENV)/bin/python -m benchmarks $(if $(FAMILY),$(FAMILY),--docs)

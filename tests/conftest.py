@@ -28,7 +28,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(temporary)
     Path(_session_home).chmod(0o755)
     # No time limit an example: the machine may be busy with something else.
-    hypothesis.settings.register_profile("tests", deadline=None)
+    # `make fuzz` raises the number of examples where a test names none of its own.
+    examples = 100 * int(os.environ.get("STRONGROOM_FUZZ", "1"))
+    hypothesis.settings.register_profile(
+        "tests", deadline=None, max_examples=examples, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
     hypothesis.settings.load_profile("tests")
 
 

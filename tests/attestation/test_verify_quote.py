@@ -32,6 +32,7 @@ from strongroom.attestation.quote import Quote
 from strongroom.attestation.roots import INTEL, BadRoot, Root
 from strongroom.attestation.verify import verify_quote
 from strongroom.machine.pki import Authority, raw_point, sign_raw
+from support.fuzzing import examples
 
 SAMPLE_TIME = datetime.fromtimestamp(1750330631, UTC)
 MRENCLAVE = bytes(range(32))
@@ -152,7 +153,7 @@ def test_a_clock_without_a_zone_is_a_mistake(platform):
 # --- alterations ---
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.data())
 def test_a_flipped_bit_anywhere_is_refused(platform, data):
     """Every bit of a quote is under a signature, a hash or the format, but for the PEM chain's line ends."""
@@ -165,7 +166,7 @@ def test_a_flipped_bit_anywhere_is_refused(platform, data):
     assert caught.value.reason in ("altered-quote", "malformed-quote")
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.data())
 def test_a_changed_certificate_is_refused(platform, data):
     quote = bytearray(platform.quote())
@@ -235,7 +236,7 @@ def test_altered_collateral(platform, member):
     refused("bad-collateral", platform.quote(), forged, platform.root, platform.now)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.data())
 def test_hostile_collateral(platform, data):
     """A change to any byte of any member: a typed refusal, or (where it changes nothing that is read) acceptance."""
@@ -256,7 +257,7 @@ def test_hostile_collateral(platform, data):
     assert verified.tcb_status == "UpToDate"
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.binary(max_size=600))
 def test_hostile_certification_data(platform, certification):
     quote = dataclasses.replace(Quote.parse(platform.quote()), certification_data=certification)

@@ -17,6 +17,9 @@ import pytest
 from support.house import House, Parts, kill
 from support.vm import Command, wait_until
 
+LONG = "STRONGROOM_FAULTS" in os.environ
+"""`make faults`: every step of what is tried by samples otherwise."""
+
 
 def daemon_of(house: House) -> int:
     return next(one.pid for one in house.processes() if one.role == "daemon")
@@ -60,7 +63,7 @@ def test_a_daemon_without_descriptors(own_house: House, parts: Parts) -> None:
     ample = resource.prlimit(daemon, resource.RLIMIT_NOFILE)
     refused = 0
     held = len(os.listdir(f"/proc/{daemon}/fd"))
-    for spare in (1, 4, 7, 10, 13, 16, 19, 22, 25, 40):
+    for spare in range(1, 41, 1 if LONG else 6):
         resource.prlimit(daemon, resource.RLIMIT_NOFILE, (held + spare, ample[1]))
         done = work(own_house, parts)
         if done.returncode:
@@ -94,7 +97,7 @@ def test_many_runs_at_once_are_served_or_refused(own_house: House, parts: Parts)
     own_house.assert_true()
 
 
-@pytest.mark.parametrize("files", [6, 9, 12, 16, 24])
+@pytest.mark.parametrize("files", range(4, 40) if LONG else [9, 16])
 def test_a_command_without_descriptors(own_house: House, parts: Parts, files: int) -> None:
     assert_works(own_house, parts)
     done = limited(
@@ -120,7 +123,7 @@ def test_a_daemon_started_with_few_descriptors(own_house: House, parts: Parts) -
     assert_works(own_house, parts)
 
 
-@pytest.mark.parametrize("mebibytes", [60, 120, 200, 400])
+@pytest.mark.parametrize("mebibytes", range(40, 500, 20) if LONG else [120, 300])
 def test_little_memory_for_the_daemon(own_house: House, parts: Parts, mebibytes: int) -> None:
     """RLIMIT_AS from the start: threads, maps and the interpreter itself may find none."""
     limit = {resource.RLIMIT_AS: mebibytes << 20}
@@ -138,7 +141,7 @@ def test_a_daemon_that_runs_out_of_memory(own_house: House, parts: Parts) -> Non
     daemon = daemon_of(own_house)
     ample = resource.prlimit(daemon, resource.RLIMIT_AS)
     statm = int(Path(f"/proc/{daemon}/statm").read_text().split()[0]) * 4096
-    for spare in (0, 1 << 20, 6 << 20, 12 << 20, 20 << 20):
+    for spare in range(0, 24 << 20, (1 if LONG else 6) << 20):
         resource.prlimit(daemon, resource.RLIMIT_AS, (statm + spare, ample[1]))
         done = work(own_house, parts)
         if done.returncode:
@@ -189,7 +192,7 @@ def test_a_full_disk_under_the_home(small_disk: Path, parts: Parts) -> None:
     command = Command(small_disk / "h", parts.native, os.geteuid())
     refused = 0
     try:
-        for leave in (0, 8192, 40960):
+        for leave in range(0, 200_000, 4096) if LONG else (0, 8192, 40960):
             filler = fill(small_disk, leave)
             for words in (("vm", "create", "clinic"), ("run", str(parts.project), "--", "work", "0", "3000")):
                 done = command(*words)

@@ -13,10 +13,11 @@ import images
 import pytest
 
 from strongroom.image.signer import KeySigner
+from support.fuzzing import FACTOR
 from support.house import compile_here
 from support.package_server import package_server
 
-FACTOR = int(os.environ.get("STRONGROOM_FUZZ", "1"))
+pytestmark = pytest.mark.fuzz
 SEED = int(os.environ.get("STRONGROOM_SEED", "1"))
 
 

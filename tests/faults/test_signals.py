@@ -13,7 +13,7 @@ import pytest
 from support.house import Parts, compile_here
 from support.package_server import package_server
 
-MILLISECONDS = str(2000 + 200 * int(os.environ.get("STRONGROOM_FAULTS", "0")))
+MILLISECONDS = str(1000 + 200 * int(os.environ.get("STRONGROOM_FAULTS", "0")))
 SEED = os.environ.get("STRONGROOM_SEED", "1")
 
 

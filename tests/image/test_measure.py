@@ -17,6 +17,7 @@ from strongroom.image.measure import MeasurementMismatch, measure, measure_signe
 from strongroom.image.sigstruct import SignatureError
 from support.enclaves import sigstruct as make_sigstruct
 from support.enclaves import stream
+from support.fuzzing import examples
 from support.samples import sample
 
 # samples/README.md
@@ -62,7 +63,7 @@ def test_a_changed_byte_of_the_sigstruct_is_refused() -> None:
         measure_signed_object(memoryview(image))
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=examples(60))
 @given(data=st.data())
 def test_hostile_signed_objects(data: st.DataObject) -> None:
     """Bytes changed where structure is (headers, dynamic section, metadata): our errors only, and bounded work."""

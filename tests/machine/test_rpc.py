@@ -19,6 +19,7 @@ from strongroom.machine import rpc
 from strongroom.machine.fuses import Fuses
 from strongroom.machine.package import Package
 from support.enclaves import secs, sigstruct
+from support.fuzzing import examples
 from support.package_server import PackageServer, package_server
 
 M = b"m" * 32
@@ -141,7 +142,7 @@ def test_messages_out_of_form() -> None:
         assert ask(connection(hello=False), op, bytes(600))[0] == 0x40000000 | errno.EPROTO
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.binary(max_size=600) | st.builds(message, st.integers(0, 8), st.binary(max_size=600)))
 def test_any_message_gets_one_answer(data: bytes) -> None:
     reply = SHARED.answer(data)

@@ -96,8 +96,7 @@ class Epc:
             self._taken.discard(slot)
             # A guest may have scribbled on the counters: with nobody left they are zero by definition.
             if not self._taken:
-                self._atomic.exchange(self._base + _USED, 0)
-                self._atomic.exchange(self._base + _BACKING_USED, 0)
+                self._map[: _HEADER.size] = _HEADER.pack(MAGIC, self.total_pages, 0, self.backing_pages, 0, 0)
             return pages
 
     def used_pages(self) -> int:

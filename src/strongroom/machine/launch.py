@@ -83,6 +83,33 @@ def open_image(build_dir: Path) -> Image:
         raise
 
 
+def facts_of(build_dir: Path) -> dict[str, Any]:
+    """enclave.json of an image (``build_dir``: its folder, or its project's). Raises NotBuilt, FormatError."""
+    found = _facts((build_dir / "build" if (build_dir / "build").is_dir() else build_dir) / "enclave.json")
+    if "epc_size" not in found:
+        raise NotBuilt(f"{build_dir} has no built image", f"run `strongroom build {build_dir}`")
+    return found
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What an image asks of an EPC, in pages: at its start, of them never evicted, at most later."""
+
+    pages: int
+    pinned: int
+    most: int
+    sgx2: bool
+
+
+def demand_of(facts: Mapping[str, Any]) -> Demand:
+    """From ``facts_of``: the builder's word, with the SECS."""
+    pages = 1 + _pages(facts, "epc_size")
+    sgx2 = _needs_sgx2(facts)
+    heap = facts.get("heap")
+    more = _pages(heap, "size") if sgx2 and isinstance(heap, dict) else 0  # EDMM adds the heap as it is used
+    return Demand(pages, _pinned(facts), pages + more, sgx2)
+
+
 def _facts(path: Path) -> dict[str, Any]:
     """enclave.json, which is for tools: nothing that is trusted comes from it. Empty where it is missing."""
     try:

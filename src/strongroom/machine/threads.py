@@ -23,6 +23,10 @@ class Worker:
         self._ended.acquire()
         _thread.start_new_thread(_run, (self._ended, target, arguments))
 
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._ended.locked()
+
     def join(self, seconds: float = JOIN_SECONDS) -> None:
         """Until it has ended, or ``seconds`` have passed."""
         if self._ended.acquire(timeout=seconds):
