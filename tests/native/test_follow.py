@@ -120,6 +120,8 @@ def injectors() -> set[int]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
+                if os.getsid(int(name)) != os.getsid(0):
+                    continue  # other runs on this machine come and go
                 with open(f"/proc/{name}/comm") as file:
                     if file.read().startswith("strongroom-inje"):
                         found.add(int(name))
