@@ -132,14 +132,14 @@ void epc_demand(int64_t pages)
         atomic_store(&own->most_demand, now);
 }
 
-/* Room for `pages` evicted pages in the VM's memory, which is as large as its size says. */
-bool epc_backing_take(uint64_t pages)
+/* Room for `pages` evicted pages in the VM's memory, which is as large as its size says; `back` of it is given back at once. */
+bool epc_backing_take(uint64_t pages, uint64_t back)
 {
     if (!g.epc)
         return true;
     uint64_t used = atomic_load(&g.epc->backing_used);
     do {
-        if (used + pages > g.epc->backing_total)
+        if (used + pages > g.epc->backing_total + (back ? CLUSTER_PAGES : 0))
             return false;
     } while (!atomic_compare_exchange_weak(&g.epc->backing_used, &used, used + pages));
     atomic_fetch_add(&epc_own()->backing, pages);
@@ -171,23 +171,29 @@ static uint32_t threads_alive(void)
 static void end_with_program(void)
 {
     const struct timespec64 wait = {0, 2000000};
-    if (!atomic_exchange(&g.thread_left, 0))
-        return;
-    for (int i = 0; i < 25; i++) {
-        if (threads_alive() == 1)
-            sys(__NR_exit_group, g.exit_status);
-        sys(__NR_nanosleep, &wait, NULL);
-    }
+    while (atomic_exchange(&g.thread_left, 0))
+        for (int i = 0; i < 25; i++) {
+            if (threads_alive() == 1)
+                sys(__NR_exit_group, g.exit_status);
+            sys(__NR_nanosleep, &wait, NULL);
+        }
+    if (threads_alive() == 1) /* it took longer to go */
+        sys(__NR_exit_group, g.exit_status);
 }
 
 __attribute__((noreturn)) void epc_thread(void)
 {
     struct epc_slot *own = epc_own();
     sys(__NR_prctl, 15 /* PR_SET_NAME */, "sgx-reclaim");
-    for (;;) {
-        if (!atomic_load(&own->asked))
-            sys(__NR_futex, &own->asked, FUTEX_WAIT, 0, NULL);
-        end_with_program();
+    for (bool leaving = false;;) {
+        /* Once a thread has left, a look each second: a wake-up that came between the check and the wait is not lost for good. */
+        const struct timespec64 second = {1, 0};
+        leaving |= atomic_load(&g.thread_left) != 0;
+        if (!atomic_load(&own->asked) && !atomic_load(&g.thread_left))
+            sys(__NR_futex, &own->asked, FUTEX_WAIT, 0, leaving ? &second : NULL);
+        leaving |= atomic_load(&g.thread_left) != 0;
+        if (leaving)
+            end_with_program();
         lock(&g.memory_lock);
         serve();
         unlock(&g.memory_lock);

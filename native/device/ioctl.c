@@ -84,6 +84,8 @@ static long ioctl_create(struct enclave *e, void *argument)
     e->secs.isvprodid = e->secs.isvsvn = 0;
     e->attributes_mask = ATTR_UNPRIVILEGED;
     measure_ecreate(&e->measurement, &e->secs);
+    /* Shut from the start: what is measured is what is run, whoever has mapped the device. */
+    atomic_store(&e->closed, !(e->secs.attributes & SGX_ATTR_DEBUG));
     atomic_fetch_or(&e->flags, ENCLAVE_CREATED);
     unlock(&g.memory_lock);
     return 0;

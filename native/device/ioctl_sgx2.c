@@ -92,9 +92,7 @@ long ioctl_types(struct enclave *e, struct sgx_enclave_modify_types *user)
             ret = -EFAULT;
         } else {
             if (tcs)
-                paging_removed(e, offset); /* a TCS stays in the EPC */
-            else if (was & EPCM_TCS)
-                paging_added(e, offset);
+                paging_removed(e, offset); /* a TCS stays in the EPC, also one being trimmed: a thread may be in it */
             atomic_store(entry, (was & ~(EPCM_R | EPCM_W | EPCM_X | EPCM_TCS | EPCM_PR | EPCM_MAX_X)) | EPCM_MODIFIED | (tcs ? EPCM_TCS : EPCM_TRIM));
             memory_hide(e, offset, SGX_PAGE_SIZE);
         }
@@ -120,6 +118,8 @@ long ioctl_remove(struct enclave *e, struct sgx_enclave_remove_pages *user)
             ret = -EFAULT;
         else if ((atomic_load(entry) & (EPCM_TRIM | EPCM_MODIFIED)) != EPCM_TRIM)
             ret = -EPERM;
+        else if (thread_has_tcs(e, p.offset + p.count))
+            ret = -EBUSY;
         else
             memory_remove(e, p.offset + p.count);
         unlock(&g.memory_lock);

@@ -59,8 +59,9 @@ uint64_t memory_backing(struct enclave *e, bool exec)
 
     if (extent->used == extent->size) {
         uint64_t size = e->hint[exec] * SGX_PAGE_SIZE;
-        if (size < EXTENT_SIZE && !g.memlock_limited)
-            size = EXTENT_SIZE;
+        uint64_t least = EXTENT_SIZE << (e->held_count / 512); /* the list is finite */
+        if (size < least && (!g.memlock_limited || exec || g.memlock_left < 2 * EXTENT_SIZE))
+            size = least;
         if (size < 16 * SGX_PAGE_SIZE)
             size = 16 * SGX_PAGE_SIZE;
         bool room = e->held_count < sizeof e->held / sizeof e->held[0];
@@ -230,6 +231,9 @@ static bool for_runs(struct enclave *e, uint64_t start, uint64_t end, int prot, 
     return all;
 }
 
+/* What of a mapping's rights is in force: none while the enclave is closed (device/tamper.c). */
+static int now(struct enclave *e, uint32_t prot) { return atomic_load(&e->closed) ? 0 : (int)prot; }
+
 /* Makes pages just added visible where the program has mapped the device already. */
 void memory_show(struct enclave *e, uint64_t offset, uint64_t size)
 {
@@ -238,7 +242,7 @@ void memory_show(struct enclave *e, uint64_t offset, uint64_t size)
         uint64_t from = e->vma[i].start > start ? e->vma[i].start : start;
         uint64_t to = e->vma[i].end < end ? e->vma[i].end : end;
         if (from < to)
-            for_runs(e, from, to, (int)e->vma[i].prot, true);
+            for_runs(e, from, to, now(e, e->vma[i].prot), true);
     }
 }
 
@@ -380,7 +384,7 @@ long memory_map(struct enclave *e, uint64_t address, uint64_t size, int prot)
         uint64_t limit = e->secs.base + e->secs.size;
         uint64_t to = address + size < limit ? address + size : limit;
         if (from < to)
-            for_runs(e, from, to, prot, true);
+            for_runs(e, from, to, now(e, (uint32_t)prot), true);
     }
     return (long)address;
 }
@@ -407,7 +411,7 @@ long memory_protect(struct enclave *e, uint64_t address, uint64_t size, int prot
             ret = may_map(e, at, stop, prot);
             if (!ret && vma_cut(e, at, stop) == 0 && e->vma_count < VMAS_MAX) {
                 e->vma[e->vma_count++] = (struct enclave_vma){at, stop, (uint32_t)prot};
-                for_runs(e, at, stop, prot, false);
+                for_runs(e, at, stop, now(e, (uint32_t)prot), false);
             } else if (!ret) {
                 ret = -ENOMEM;
             }

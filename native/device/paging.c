@@ -37,6 +37,7 @@ static struct queue g_active, g_resting;
 static struct gcm_key *g_key; /* in secret memory, at the foot of the stack on which pages are encrypted */
 static uint64_t g_stack;
 static uint64_t g_version;
+static uint64_t g_loading; /* pages that come in just now, whose room is free in a moment */
 
 static struct queue *queue_of(struct cluster *c) { return c->state == CLUSTER_ACTIVE ? &g_active : &g_resting; }
 
@@ -188,7 +189,7 @@ static long evict_here(struct cluster *c)
     bool debug = e->secs.attributes & SGX_ATTR_DEBUG;
     uint64_t pages = count_of(c->here), base = offset_of(c);
     uint16_t empty = untouched(c), stayed = 0;
-    if (!store_of(e) || !epc_backing_take(pages))
+    if (!store_of(e) || !epc_backing_take(pages, g_loading))
         return 0;
     bool rested = c->state == CLUSTER_RESTING;
     if (!mark(c, c->here, EPCM_OUT, rested ? EPCM_REST : 0)) {
@@ -288,7 +289,9 @@ static long load(struct cluster *c)
     uint64_t pages = count_of(c->out), start;
     if (atomic_load(&e->flags) & ENCLAVE_LOST)
         return -EFAULT;
+    g_loading = pages;
     long ret = epc_charge(e, pages);
+    g_loading = 0;
     if (ret)
         return ret;
     start = clock_ns();

@@ -65,8 +65,6 @@ static long do_mmap(const struct sigcontext *r)
             return ret;
         address = (uint64_t)ret;
     }
-    atomic_fetch_add(&e->inside, 1); /* open while its mappings change */
-    tamper_open(e);
     lock(&g.memory_lock);
     ret = flags & MAP_FIXED ? enclaves_may_cut(address, size) : 0;
     if (!ret)
@@ -76,7 +74,6 @@ static long do_mmap(const struct sigcontext *r)
     if ((unsigned long)ret >= -4095ul && !(flags & MAP_FIXED))
         sys(__NR_munmap, address, size);
     unlock(&g.memory_lock);
-    atomic_fetch_sub(&e->inside, 1);
     return ret;
 }
 
@@ -97,12 +94,9 @@ static long do_mprotect(const struct sigcontext *r)
     struct enclave *e;
     if (!page_aligned(r->rdi) || !enclave_touches(r->rdi, page_up(r->rsi), &e))
         return sys(__NR_mprotect, r->rdi, r->rsi, r->rdx);
-    atomic_fetch_add(&e->inside, 1);
-    tamper_open(e);
     lock(&g.memory_lock);
     long ret = memory_protect(e, r->rdi, page_up(r->rsi), (int)r->rdx & 7);
     unlock(&g.memory_lock);
-    atomic_fetch_sub(&e->inside, 1);
     return ret;
 }
 

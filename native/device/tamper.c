@@ -3,7 +3,7 @@
  * SDM vol. 3D), or, with --tamper=disable, a write disables the enclave for good. Closing costs a protection
  * change of all its mappings, so it has a budget: one part in BUDGET of the time, saved up to CREDIT ticks. Where
  * exits come faster than that the pages stay open until the next exit that can be paid for. A DEBUG enclave
- * stays open, for its debugger.
+ * stays open, for its debugger. An enclave is closed from ECREATE on, until a thread enters.
  */
 #include "library.h"
 
@@ -64,7 +64,7 @@ bool tamper_fault(uint64_t address, uint64_t error)
     struct enclave *e;
     bool handled = false, disabled = false;
     lock(&g.memory_lock);
-    if (!enclave_touches(page_down(address), SGX_PAGE_SIZE, &e) || !(atomic_load(&e->flags) & ENCLAVE_INITIALIZED))
+    if (!enclave_touches(page_down(address), SGX_PAGE_SIZE, &e) || !(atomic_load(&e->flags) & ENCLAVE_CREATED))
         goto out;
     if (!atomic_load(&e->closed)) { /* open to the program: paged in for it, or opened meanwhile */
         handled = address - e->secs.base < e->secs.size && paging_fault(e, address, error);
@@ -85,7 +85,7 @@ bool tamper_fault(uint64_t address, uint64_t error)
     }
 out:
     unlock(&g.memory_lock);
-    if (disabled) {
+    if (disabled && atomic_load(&e->flags) & ENCLAVE_INITIALIZED) {
         struct rpc_event_message event = {.enclave_id = e->id, .kind = RPC_EVENT_TAMPERED};
         rpc_call(RPC_EVENT, &event, sizeof event, NULL, 0);
     }

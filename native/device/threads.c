@@ -29,6 +29,15 @@ struct thread *thread_find(uint32_t tid)
     return NULL;
 }
 
+/* Whether a thread is inside by the TCS at this offset of the enclave. */
+bool thread_has_tcs(struct enclave *e, uint64_t offset)
+{
+    for (uint32_t i = 0; i < atomic_load(&g_slots); i++)
+        if (atomic_load(&slot_at(i)->tid) && slot_at(i)->inside && slot_at(i)->enclave == e && slot_at(i)->tcs_address == e->secs.base + offset)
+            return true;
+    return false;
+}
+
 void thread_leave(struct thread *t) { atomic_fetch_or(&t->tid, LEAVING); }
 
 /*

@@ -157,7 +157,7 @@ struct thread {
     struct enclave *enclave;
     struct sgx_tcs *tcs;
     uint64_t tcs_address;
-    uint64_t host_fs, host_gs;
+    uint64_t host_fs, host_gs, host_rsp, host_rbp;
     uint64_t blocked_six, pending_six; /* virtual mask of the signals that are never really blocked */
     uint64_t entry[18];      /* registers at the enclave's entry point, for the call by the vDSO (entry.S) */
     stack_t stack;           /* the host's own alternate stack */
@@ -197,7 +197,7 @@ struct epc_slot *epc_own(void);
 long epc_charge(struct enclave *e, uint64_t pages);
 void epc_return(struct enclave *e, uint64_t pages);
 void epc_demand(int64_t pages);
-bool epc_backing_take(uint64_t pages);
+bool epc_backing_take(uint64_t pages, uint64_t back);
 void epc_backing_return(uint64_t pages);
 void epc_thread_start(void);
 void epc_thread_nudge(void);
@@ -285,6 +285,7 @@ void signal_entry(int number, siginfo_t *info, ucontext_kernel *uc);
 /* device/threads.c */
 struct thread *thread_here(void);
 struct thread *thread_find(uint32_t tid);
+bool thread_has_tcs(struct enclave *e, uint64_t offset);
 /* The alternate stack of a thread, as the kernel is told of it. */
 void thread_stack(struct thread *t, stack_t *stack);
 struct thread *thread_ensure(ucontext_kernel *uc, bool *on_stack);

@@ -55,8 +55,24 @@ static uint64_t gpr_offset(struct enclave *e, struct sgx_tcs *tcs, uint32_t inde
     return frame_offset(e, tcs, index) + e->secs.ssa_frame_size * SGX_PAGE_SIZE - sizeof(struct sgx_gprsgx);
 }
 
-/* XSAVE of the interrupted enclave to its SSA frame, and the synthetic state in its place. */
-static void state_save(struct enclave *e, uint64_t frame, uint8_t *fp)
+/* Synthetic state: every component of XFRM in its initial state, nothing of the enclave left in the frame. */
+static void state_initial(struct enclave *e, uint8_t *fp)
+{
+    uint64_t xfrm = e->secs.xfrm;
+    memset(fp, 0, 464);
+    *(uint16_t *)fp = 0x37f;
+    *(uint32_t *)(fp + 24) = 0x1f80;
+    *(uint32_t *)(fp + 28) = 0xffff;
+    if (!has_xstate(fp))
+        return;
+    *(uint64_t *)(fp + 512) &= ~xfrm;
+    for (int i = 2; i < 63; i++)
+        if (xfrm >> i & 1 && g.xstate_size[i])
+            memset(fp + g.xstate_offset[i], 0, g.xstate_size[i]);
+}
+
+/* XSAVE of the interrupted enclave to its SSA frame, and the synthetic state in its place; 0, or the frame could not be had. */
+static long state_save(struct enclave *e, uint64_t frame, uint8_t *fp)
 {
     uint64_t xfrm = e->secs.xfrm, in_use = 3;
     uint64_t header[8] = {0};
@@ -66,24 +82,15 @@ static void state_save(struct enclave *e, uint64_t frame, uint8_t *fp)
     if (extended)
         in_use = *(uint64_t *)(fp + 512);
     header[0] = in_use & xfrm;
-    memory_write(e, e->secs.base + frame, fp, 464);
+    long bad = memory_write(e, e->secs.base + frame, fp, 464);
     memset(software, 0, sizeof software); /* the kernel's software bytes are none of the enclave's business */
-    memory_write(e, e->secs.base + frame + 464, software, sizeof software);
-    memory_write(e, e->secs.base + frame + 512, header, sizeof header);
+    bad |= memory_write(e, e->secs.base + frame + 464, software, sizeof software);
+    bad |= memory_write(e, e->secs.base + frame + 512, header, sizeof header);
     for (int i = 2; i < 63 && extended; i++)
         if (header[0] >> i & 1)
-            memory_write(e, e->secs.base + frame + g.xstate_offset[i], fp + g.xstate_offset[i], g.xstate_size[i]);
-    /* Synthetic: every component of XFRM in its initial state, nothing of the enclave left in the frame. */
-    memset(fp, 0, 464);
-    *(uint16_t *)fp = 0x37f;
-    *(uint32_t *)(fp + 24) = 0x1f80;
-    *(uint32_t *)(fp + 28) = 0xffff;
-    if (!extended)
-        return;
-    *(uint64_t *)(fp + 512) = in_use & ~xfrm;
-    for (int i = 2; i < 63; i++)
-        if (xfrm >> i & 1 && g.xstate_size[i])
-            memset(fp + g.xstate_offset[i], 0, g.xstate_size[i]);
+            bad |= memory_write(e, e->secs.base + frame + g.xstate_offset[i], fp + g.xstate_offset[i], g.xstate_size[i]);
+    state_initial(e, fp);
+    return bad;
 }
 
 /* XRSTOR from an SSA frame into the signal frame; false where the instruction would fault. */
@@ -113,8 +120,10 @@ static bool state_restore(struct enclave *e, uint64_t frame, uint8_t *fp)
     uint64_t *bv = (uint64_t *)(fp + 512);
     *bv = (*bv & ~xfrm) | header[0] | 3;
     for (int i = 2; i < 63; i++)
-        if (header[0] >> i & 1)
-            memory_read(e, base + frame + g.xstate_offset[i], fp + g.xstate_offset[i], g.xstate_size[i]);
+        if (header[0] >> i & 1 && memory_read(e, base + frame + g.xstate_offset[i], fp + g.xstate_offset[i], g.xstate_size[i])) {
+            state_initial(e, fp); /* it goes back to the host */
+            return false;
+        }
     return true;
 }
 
@@ -141,7 +150,12 @@ void aex(struct thread *t, ucontext_kernel *uc, const struct exit_event *event)
     struct sgx_gprsgx gpr;
 
     lock(&g.memory_lock);
-    memory_read(e, e->secs.base + gpr_at, &gpr, sizeof gpr); /* URSP, URBP as EENTER left them */
+    long bad = memory_read(e, e->secs.base + gpr_at, &gpr, sizeof gpr); /* URSP, URBP as EENTER left them */
+    if (bad) {
+        memset(&gpr, 0, sizeof gpr);
+        gpr.ursp = t->host_rsp;
+        gpr.urbp = t->host_rbp;
+    }
     uint64_t ursp = gpr.ursp, urbp = gpr.urbp;
     gpr.rax = r->rax; gpr.rcx = r->rcx; gpr.rdx = r->rdx; gpr.rbx = r->rbx;
     gpr.rsp = r->rsp; gpr.rbp = r->rbp; gpr.rsi = r->rsi; gpr.rdi = r->rdi;
@@ -151,12 +165,14 @@ void aex(struct thread *t, ucontext_kernel *uc, const struct exit_event *event)
     gpr.rip = r->rip;
     gpr.exitinfo = event ? exit_information(event, exinfo) : 0;
     base_read(&gpr.fsbase, &gpr.gsbase);
-    memory_write(e, e->secs.base + gpr_at, &gpr, sizeof gpr);
+    bad |= memory_write(e, e->secs.base + gpr_at, &gpr, sizeof gpr);
     if (exinfo && event && (event->vector == VECTOR_PF || event->vector == VECTOR_GP)) {
         struct sgx_exinfo info = {.maddr = event->vector == VECTOR_PF ? event->address : 0, .errcd = event->error};
-        memory_write(e, e->secs.base + gpr_at - sizeof info, &info, sizeof info);
+        bad |= memory_write(e, e->secs.base + gpr_at - sizeof info, &info, sizeof info);
     }
-    state_save(e, frame_offset(e, tcs, tcs->cssa), (uint8_t *)r->fpstate);
+    bad |= state_save(e, frame_offset(e, tcs, tcs->cssa), (uint8_t *)r->fpstate);
+    if (bad) /* the frame could not be had: there is no state to resume */
+        atomic_fetch_or(&e->flags, ENCLAVE_LOST);
     unlock(&g.memory_lock);
 
     r->rax = SGX_ERESUME;
@@ -215,10 +231,10 @@ static struct exit_event enter(struct thread *t, ucontext_kernel *uc, bool resum
     const uint64_t host_stack[2] = {r->rsp, r->rbp};
     struct sgx_gprsgx gpr; /* read for ERESUME only, which runs on a stack in secret memory */
     lock(&g.memory_lock);
-    bool good = !resume || (!memory_read(e, gpr_at, &gpr, sizeof gpr) && !((int64_t)gpr.rip >> 47 || (int64_t)gpr.fsbase >> 47 ||
-                            (int64_t)gpr.gsbase >> 47) && state_restore(e, frame - e->secs.base, (uint8_t *)r->fpstate));
-    if (good)
-        good = !memory_write(e, gpr_at + offsetof(struct sgx_gprsgx, ursp), host_stack, sizeof host_stack);
+    bool good = !memory_write(e, gpr_at + offsetof(struct sgx_gprsgx, ursp), host_stack, sizeof host_stack);
+    if (good && resume)
+        good = !memory_read(e, gpr_at, &gpr, sizeof gpr) && !((int64_t)gpr.rip >> 47 || (int64_t)gpr.fsbase >> 47 ||
+               (int64_t)gpr.gsbase >> 47) && state_restore(e, frame - e->secs.base, (uint8_t *)r->fpstate);
     unlock(&g.memory_lock);
     if (!good)
         goto fail;
@@ -238,6 +254,8 @@ static struct exit_event enter(struct thread *t, ucontext_kernel *uc, bool resum
         r->rip = e->secs.base + tcs->oentry;
     }
     tcs->aep = aep;
+    t->host_rsp = host_stack[0];
+    t->host_rbp = host_stack[1];
     base_read(&t->host_fs, &t->host_gs);
     base_write(fs, gs);
     t->enclave = e;

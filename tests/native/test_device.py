@@ -11,6 +11,7 @@ from pathlib import Path
 
 import images
 import pytest
+from elftools.elf.elffile import ELFFile
 from native_machine import Machine
 
 from support.package_server import package_server
@@ -249,3 +250,17 @@ def test_enclaves_come_and_go(machine: Machine) -> None:
 def test_provisioning_device(machine: Machine) -> None:
     allowed = machine.server.package.fuses.provision_allowed
     assert machine.host("provision") == ["open 1 ioctl 0" if allowed else "open 0 ioctl EINVAL"]
+
+
+@pytest.mark.parametrize("options", [(), ("--tamper=disable",)])
+def test_what_was_measured_is_not_changed_before_the_first_entry(
+    machine: Machine, options: tuple[str, ...]
+) -> None:
+    with (images.BUILD / "enclave.elf").open("rb") as file:
+        (symbol,) = ELFFile(file).get_section_by_name(".symtab").get_symbol_by_name("secret")
+    (line,) = machine.host("before", hex(symbol["st_value"]), options=options)
+    ones = "0x" + "f" * 16
+    if options:
+        assert line == f"seen {ones} ret 0 function 2 out 0"
+    else:
+        assert line == f"seen {ones} ret 0 function 4 out 0x5ec7e7"
