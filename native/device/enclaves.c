@@ -51,6 +51,21 @@ bool enclave_touches(uint64_t address, uint64_t size, struct enclave **found)
     return false;
 }
 
+/* How many enclaves' mappings the range meets. */
+uint32_t enclaves_touched(uint64_t address, uint64_t size)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < atomic_load(&g.enclave_count); i++) {
+        struct enclave *e = g.enclave[i];
+        for (uint32_t v = 0; e && atomic_load(&e->live) && v < e->vma_count; v++)
+            if (e->vma[v].start < address + size && address < e->vma[v].end) {
+                count++;
+                break;
+            }
+    }
+    return count;
+}
+
 /* Whether enclaves_cut can follow a change of the range's mappings: 0, or -ENOMEM when a list of mappings is full. */
 long enclaves_may_cut(uint64_t address, uint64_t size)
 {
@@ -85,18 +100,27 @@ void enclave_sweep(void)
 {
     for (uint32_t i = 0; i < atomic_load(&g.enclave_count); i++) {
         struct enclave *e = g.enclave[i];
-        if (!e || !atomic_load(&e->live) || e->vma_count || atomic_load(&e->inside))
+        uint32_t idle = 0;
+        if (!e || !atomic_load(&e->live) || e->vma_count || atomic_load(&e->inside) || atomic_load(&e->ioctl_busy))
             continue;
         struct pollfd p = {.fd = e->watch_fd};
         if (sys(__NR_poll, &p, 1, 0) != 1 || !(p.revents & POLLHUP))
             continue;
+        if (!atomic_compare_exchange_strong(&e->ioctl_busy, &idle, 1)) /* one that began before the last close */
+            continue;
+        atomic_store(&e->live, 0);
+        if (atomic_load(&e->inside)) { /* a thread came between: it looks at `live` after it counted itself */
+            atomic_store(&e->live, 1);
+            atomic_store(&e->ioctl_busy, 0);
+            continue;
+        }
         if (atomic_load(&e->flags) & ENCLAVE_INITIALIZED) {
             struct rpc_event_message event = {.enclave_id = e->id, .kind = RPC_EVENT_REMOVED};
             rpc_call(RPC_EVENT, &event, sizeof event, NULL, 0);
         }
-        atomic_store(&e->live, 0);
         memory_release(e);
         sys(__NR_close, e->watch_fd);
+        atomic_store(&e->ioctl_busy, 0);
     }
 }
 
@@ -161,12 +185,26 @@ out:
     return ret;
 }
 
-/* In a forked child: its enclaves' memory was not copied, so they are lost there. */
+/*
+ * In a forked child: its enclaves' memory was not copied, so they are lost there. They stay in the table while the child holds
+ * their descriptors, with nothing to release, and stand in no other enclave's way.
+ */
 void enclaves_forget(void)
 {
-    for (uint32_t i = 0; i < atomic_load(&g.enclave_count); i++)
-        if (g.enclave[i])
-            atomic_fetch_or(&g.enclave[i]->flags, ENCLAVE_LOST);
+    for (uint32_t i = 0; i < atomic_load(&g.enclave_count); i++) {
+        struct enclave *e = g.enclave[i];
+        if (!e || !atomic_load(&e->live))
+            continue;
+        atomic_store(&e->flags, ENCLAVE_LOST);
+        atomic_store(&e->inside, 0);
+        atomic_store(&e->ioctl_busy, 0);
+        e->vma_count = e->held_count = 0;
+        e->epcm = NULL;
+        e->cluster = e->clusters = NULL;
+        e->store = NULL;
+        e->pages = e->exist = e->refused_secret = 0;
+        e->secs.size = 0;
+    }
 }
 
 /* ---- /dev/sgx_provision: an empty memfd, told apart by its inode ---- */

@@ -94,10 +94,13 @@ static void emit_in_range(struct program *p, uint32_t low, uint64_t base, uint64
 static struct { uint64_t base, size; } covered[64];
 static uint32_t covered_count;
 
-/* An enclave's ELRANGE: calls from inside trap, and calls that change mappings there. */
+/*
+ * An enclave's ELRANGE: calls from inside trap. So do, once there is an enclave, all calls that change mappings, wherever: a range may
+ * begin below an enclave and reach into it. Of mmap only MAP_FIXED takes a place that is not free.
+ */
 void filter_cover(uint64_t base, uint64_t size)
 {
-    static const uint32_t mappings[] = {__NR_mmap, __NR_munmap, __NR_mprotect, __NR_mremap, __NR_madvise, __NR_pkey_mprotect};
+    static const uint32_t mappings[] = {__NR_munmap, __NR_mprotect, __NR_mremap, __NR_madvise, __NR_pkey_mprotect, __NR_remap_file_pages};
     static struct program p;
     lock(&g.memory_lock);
     for (uint32_t i = 0; i < covered_count; i++)
@@ -111,15 +114,16 @@ void filter_cover(uint64_t base, uint64_t size)
     emit(&p, LOAD(ARCH));
     emit(&p, EQUAL(AUDIT_ARCH_X86_64, 1, 0));
     emit(&p, ALLOW);
-    emit(&p, LOAD(NR));
-    for (unsigned i = 0; i < 6; i++)
-        emit(&p, EQUAL(mappings[i], (uint8_t)(6 - i), 0));
-    emit(&p, ALLOW);
-    emit_in_range(&p, ARG_LOW(0), base, size);
-    emit(&p, LOAD(NR));
-    emit(&p, EQUAL(__NR_mremap, 1, 0));
-    emit(&p, ALLOW);
-    emit_in_range(&p, ARG_LOW(4), base, size);
+    if (!covered_count) {
+        emit(&p, LOAD(NR));
+        for (unsigned i = 0; i < sizeof mappings / sizeof mappings[0]; i++)
+            emit_trap_if(&p, mappings[i]);
+        emit(&p, EQUAL(__NR_mmap, 0, 4));
+        emit(&p, LOAD(ARG_LOW(3)));
+        emit(&p, AND(MAP_FIXED));
+        emit(&p, EQUAL(0, 1, 0));
+        emit(&p, TRAP);
+    }
     emit(&p, ALLOW);
     install(&p);
     if (covered_count < 64) {

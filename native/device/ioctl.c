@@ -54,7 +54,7 @@ static long ioctl_create(struct enclave *e, void *argument)
     struct sgx_enclave_create create;
     struct sgx_secs secs;
 
-    if (atomic_load(&e->flags) & ENCLAVE_CREATED)
+    if (atomic_load(&e->flags) & (ENCLAVE_CREATED | ENCLAVE_LOST)) /* lost: the parent's, in a forked child */
         return -EINVAL;
     if (copy_host(&create, argument, sizeof create) || copy_host(&secs, (void *)create.src, sizeof secs))
         return -EFAULT;
@@ -250,13 +250,16 @@ static long ioctl_provision(struct enclave *e, void *argument)
 /* An ioctl of type SGX_MAGIC on any descriptor. */
 long device_ioctl(int fd, uint32_t command, void *argument)
 {
-    struct enclave *e = enclave_of_fd(fd);
     uint32_t idle = 0;
     long ret;
 
+    lock(&g.memory_lock); /* against the sweep of an enclave whose last descriptor is just being closed */
+    struct enclave *e = enclave_of_fd(fd);
+    bool mine = e && atomic_compare_exchange_strong(&e->ioctl_busy, &idle, 1);
+    unlock(&g.memory_lock);
     if (!e)
         return sys(__NR_ioctl, fd, command, argument);
-    if (!atomic_compare_exchange_strong(&e->ioctl_busy, &idle, 1))
+    if (!mine)
         return -EBUSY;
     switch (command) {
     case SGX_IOC_ENCLAVE_CREATE:

@@ -40,13 +40,12 @@ static long do_mmap(const struct sigcontext *r)
     struct enclave *e = flags & MAP_ANONYMOUS ? NULL : enclave_of_fd((int)r->r8), *under;
     long ret;
     if (!e) {
-        if (!(flags & MAP_FIXED) || !enclave_touches(address, size, &under))
-            return sys(__NR_mmap, r->rdi, r->rsi, r->rdx, flags, r->r8, r->r9);
         lock(&g.memory_lock);
-        ret = enclaves_may_cut(address, size);
+        bool over = flags & MAP_FIXED && enclave_touches(address, size, &under);
+        ret = over ? enclaves_may_cut(address, size) : 0;
         if (!ret)
             ret = sys(__NR_mmap, r->rdi, r->rsi, r->rdx, flags, r->r8, r->r9);
-        if ((unsigned long)ret < -4095ul)
+        if (over && (unsigned long)ret < -4095ul)
             enclaves_cut(address, size, NULL);
         unlock(&g.memory_lock);
         return ret;
@@ -92,10 +91,12 @@ static long do_munmap(const struct sigcontext *r)
 static long do_mprotect(const struct sigcontext *r)
 {
     struct enclave *e;
-    if (!page_aligned(r->rdi) || !enclave_touches(r->rdi, page_up(r->rsi), &e))
-        return sys(__NR_mprotect, r->rdi, r->rsi, r->rdx);
+    uint64_t size = page_up(r->rsi);
     lock(&g.memory_lock);
-    long ret = memory_protect(e, r->rdi, page_up(r->rsi), (int)r->rdx & 7);
+    bool ours = page_aligned(r->rdi) && size >= r->rsi && r->rdi + size >= r->rdi && enclave_touches(r->rdi, size, &e);
+    long ret = !ours ? sys(__NR_mprotect, r->rdi, r->rsi, r->rdx)
+               : enclaves_touched(r->rdi, size) > 1 ? -EACCES /* two enclaves' mappings in one call */
+                                                    : memory_protect(e, r->rdi, size, (int)r->rdx & 7);
     unlock(&g.memory_lock);
     return ret;
 }
@@ -221,16 +222,24 @@ void syscall_trapped(struct thread *t, siginfo_t *info, ucontext_kernel *uc)
         break;
     case __NR_madvise: { /* nothing that would take an enclave's page away, or copy it to a child */
         struct enclave *e;
-        ret = enclave_touches(r->rdi, page_up(r->rsi), &e) && r->rdx != MADV_NORMAL ? -EINVAL : again(r);
+        lock(&g.memory_lock);
+        ret = r->rdx != MADV_NORMAL && enclave_touches(r->rdi, page_up(r->rsi), &e) ? -EINVAL : again(r);
+        unlock(&g.memory_lock);
         break;
     }
     case __NR_mremap: {
         struct enclave *e;
-        if (enclave_touches(r->rdi, page_up(r->rsi), &e) ||
-            (r->r10 & MREMAP_FIXED && enclave_touches(r->r8, page_up(r->rdx), &e)))
-            ret = -EINVAL;
-        else
-            ret = again(r);
+        lock(&g.memory_lock);
+        ret = enclave_touches(r->rdi, page_up(r->rsi), &e) || (r->r10 & MREMAP_FIXED && enclave_touches(r->r8, page_up(r->rdx), &e))
+                  ? -EINVAL : again(r);
+        unlock(&g.memory_lock);
+        break;
+    }
+    case __NR_pkey_mprotect: case __NR_remap_file_pages: {
+        struct enclave *e;
+        lock(&g.memory_lock);
+        ret = enclave_touches(r->rdi, page_up(r->rsi), &e) ? -EINVAL : again(r);
+        unlock(&g.memory_lock);
         break;
     }
     case __NR_exit:

@@ -258,6 +258,7 @@ struct enclave *enclave_at(uint64_t address);
 struct enclave *enclave_of_fd(int fd);
 bool enclave_touches(uint64_t address, uint64_t size, struct enclave **found);
 long enclave_open(int flags);
+uint32_t enclaves_touched(uint64_t address, uint64_t size);
 long enclaves_may_cut(uint64_t address, uint64_t size);
 bool enclaves_cut(uint64_t address, uint64_t size, struct enclave *except);
 void enclave_sweep(void);

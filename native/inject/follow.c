@@ -124,8 +124,15 @@ static void serve_one(int listener, int lines, struct inject_block block, const 
     if (request.op == FOLLOW_LINE && peer.uid == geteuid()) {
         follow_line(client, lines);
     } else if (request.op == FOLLOW_EXEC) {
-        /* The kernel's word for the process, in our numbers; only another thread of it needs its own. */
+        /* The kernel's word for the process, in our numbers; another thread of it needs its own, and is one of that process. */
         pid_t tid = request.tid == request.pid ? peer.pid : (pid_t)request.tid;
+        char task[64];
+        snprintf(task, sizeof task, "/proc/%d/task/%d", peer.pid, tid);
+        if (tid <= 0 || access(task, F_OK)) {
+            answer(client, EPERM);
+            close(client);
+            return;
+        }
         pid_t child = fork();
         if (child == 0) {
             close(listener);

@@ -137,7 +137,12 @@ void inject(struct inject_block block, const char *library, uint64_t vdso, const
     if (file == MAP_FAILED)
         fail(library);
     struct user_regs_struct start = registers();
-    uint64_t code, patched, at, value;
+    uint64_t code, patched, at, value, program_mask = 0;
+    /* A signal's stop would pass for a step's end: all wait but the six that the program's own instructions raise. */
+    const uint64_t waiting = ~(1ull << (SIGTRAP - 1) | 1ull << (SIGSEGV - 1) | 1ull << (SIGILL - 1) | 1ull << (SIGBUS - 1) |
+                               1ull << (SIGFPE - 1) | 1ull << (SIGSYS - 1));
+    if (ptrace(PTRACE_GETSIGMASK, tracee, 8, &program_mask) || ptrace(PTRACE_SETSIGMASK, tracee, 8, &waiting))
+        fail("holding the program's signals back");
 
     errno = 0;
     code = (uint64_t)ptrace(PTRACE_PEEKTEXT, tracee, start.rip, 0);
@@ -172,7 +177,7 @@ void inject(struct inject_block block, const char *library, uint64_t vdso, const
         errno = 0;
         fail("the machine library did not start");
     }
-    if (mask && ptrace(PTRACE_SETSIGMASK, tracee, 8, mask))
+    if (ptrace(PTRACE_SETSIGMASK, tracee, 8, mask ? mask : &program_mask))
         fail("setting the program's signal mask");
     if (ptrace(PTRACE_SETREGS, tracee, 0, &start) ||
         (tracee_kept && ptrace(PTRACE_SETOPTIONS, tracee, 0, PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL)) ||

@@ -193,13 +193,12 @@ void aex(struct thread *t, ucontext_kernel *uc, const struct exit_event *event)
 }
 
 /* Checks and transition of EENTER and ERESUME; the fault to raise at the ENCLU instruction, or vector -1. */
-static struct exit_event enter(struct thread *t, ucontext_kernel *uc, bool resume)
+static struct exit_event enter_enclave(struct enclave *e, struct thread *t, ucontext_kernel *uc, bool resume)
 {
     static const struct exit_event done = {-1, 0, 0}, gp = {VECTOR_GP, 0, 0};
     struct sigcontext *r = &uc->uc_mcontext;
     uint64_t address = r->rbx, aep = r->rcx;
     struct exit_event pf = {VECTOR_PF, SGX_PF_SGX | 5, page_down(address)}; /* present, user: EPCM says no */
-    struct enclave *e = enclave_at(address);
     struct sgx_tcs *tcs;
 
     if (!page_aligned(address) || (int64_t)aep >> 47 != 0)
@@ -261,13 +260,28 @@ static struct exit_event enter(struct thread *t, ucontext_kernel *uc, bool resum
     t->enclave = e;
     t->tcs = tcs;
     t->tcs_address = address;
-    atomic_fetch_add(&e->inside, 1);
     tamper_open(e);
     t->inside = 1;
     return done;
 fail:
     atomic_store((_Atomic uint64_t *)&tcs->state, 0);
     return failed;
+}
+
+/* The thread counts itself before anything is looked at: an enclave with threads inside is not swept. */
+static struct exit_event enter(struct thread *t, ucontext_kernel *uc, bool resume)
+{
+    struct enclave *e = enclave_at(uc->uc_mcontext.rbx);
+    if (e)
+        atomic_fetch_add(&e->inside, 1);
+    bool gone = e && !atomic_load(&e->live);
+    struct exit_event result = enter_enclave(gone ? NULL : e, t, uc, resume);
+    if (e && (gone || result.vector >= 0)) {
+        atomic_fetch_sub(&e->inside, 1);
+        if (!gone)
+            tamper_left(e);
+    }
+    return result;
 }
 
 /*

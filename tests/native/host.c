@@ -589,8 +589,42 @@ static void s_before(void)
     printf("seen %#llx ret %d function %u out %#llx\n", U(seen), r, run.function, U(c.out));
 }
 
+/* Changes of mappings that do not begin in the enclave, or by another name. The argument is a page with none of the enclave's before it. */
+static void s_spans(void)
+{
+    uint8_t *text = (uint8_t *)(l.base + argument);
+    mmap(text - PAGE, PAGE, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    printf("span %s\n", mprotect(text - PAGE, 2 * PAGE, 7) ? strerrorname_np(errno) : "0");
+    printf("pkey %s\n", syscall(SYS_pkey_mprotect, text, PAGE, 7, -1) ? strerrorname_np(errno) : "0");
+    printf("unaligned %s\n", syscall(SYS_munmap, text + 1, PAGE) ? strerrorname_np(errno) : "0");
+    void *elsewhere = mmap(NULL, PAGE, 3, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    printf("mremap %s\n", mremap(elsewhere, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, text) == MAP_FAILED ? strerrorname_np(errno) : "0");
+    s_call();
+}
+
+static void s_leave(void) { syscall(SYS_exit, 7); }
+
+/* A forked child loads an enclave of its own, at the place of its parent's. */
+static void s_child(void)
+{
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) {
+        const char *failed;
+        struct loaded own = {.xfrm = 7, .base = l.base};
+        int r = load(&own, image_sgxs, image_size, image_sig, &failed);
+        printf("child: %s\n", r ? strerrorname_np(-r) : "loaded");
+        fflush(stdout);
+        _exit(0);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    printf("status %d\n", status);
+    s_call();
+}
+
 static const struct { const char *name; void (*run)(void); } scenarios[] = {
-    {"before", s_before},
+    {"before", s_before}, {"spans", s_spans}, {"child", s_child}, {"leave", s_leave},
     {"call", s_call}, {"invalid", s_invalid}, {"registers", s_registers}, {"fault", s_fault}, {"resume", s_resume},
     {"storm", s_storm}, {"storm-altstack", s_storm_altstack}, {"storm-calls", s_storm_calls}, {"nested", s_nested}, {"threads", s_threads}, {"many", s_many},
     {"busy", s_busy}, {"nssa", s_nssa}, {"raw", s_raw}, {"report", s_report}, {"key", s_key}, {"bases", s_bases},

@@ -264,3 +264,26 @@ def test_what_was_measured_is_not_changed_before_the_first_entry(
         assert line == f"seen {ones} ret 0 function 2 out 0"
     else:
         assert line == f"seen {ones} ret 0 function 4 out 0x5ec7e7"
+
+
+def test_mappings_change_by_the_epcm_wherever_the_range_begins(machine: Machine) -> None:
+    lines = machine.host("spans", hex(images.THREAD_BASE))
+    assert lines == [
+        "span EACCES",
+        "pkey EINVAL",
+        "unaligned EINVAL",
+        "mremap EINVAL",
+        "ret 0 function 4 out 42",
+    ]
+
+
+def test_a_forked_child_has_enclaves_of_its_own(machine: Machine) -> None:
+    """It has no line to the package (ENODEV), and nothing of its parent's is touched."""
+    lines = machine.host("child")
+    assert lines == ["child: ENODEV", "status 0", "ret 0 function 4 out 42"]
+
+
+def test_the_process_ends_with_its_last_thread(machine: Machine) -> None:
+    """By exit(2) of the only thread that the program has; the library's own does not keep the process."""
+    for _ in range(10):
+        machine.host("leave", status=7)
