@@ -135,10 +135,8 @@ void files_start(int quote_fd, int channel_fd)
 static long host_read(struct file *f, u8 *to, u64 size, long at)
 {
     u64 want = min64(size, DATA_MAX);
-    f->refs++;
     long n = at < 0 ? host_wait(__NR_read, (u64)f->host_fd, host_data_address(), want, 0, 0, 0, want)
                     : host_wait(__NR_pread64, (u64)f->host_fd, host_data_address(), want, (u64)at, 0, 0, want);
-    file_drop(f);
     if (n > 0)
         memcpy(to, ocall_data(), (u64)n);
     return n == -EINTR ? -ERESTARTSYS : n;
@@ -147,14 +145,12 @@ static long host_read(struct file *f, u8 *to, u64 size, long at)
 static long host_write(struct file *f, const u8 *from, u64 size, long at)
 {
     u64 done = 0;
-    f->refs++;
     while (done < size || !size) {
         u64 part = min64(size - done, DATA_MAX);
         memcpy(ocall_data(), from + done, part);
         long n = at < 0 ? host_wait(__NR_write, (u64)f->host_fd, host_data_address(), part, 0, 0, 0, part)
                         : host_wait(__NR_pwrite64, (u64)f->host_fd, host_data_address(), part, (u64)at + done, 0, 0, part);
         if (n < 0) {
-            file_drop(f);
             if (n == -EPIPE && !done)
                 signal_send(self(), 13, 0, 0);
             return done ? (long)done : n == -EINTR ? -ERESTARTSYS : n;
@@ -163,7 +159,6 @@ static long host_write(struct file *f, const u8 *from, u64 size, long at)
         if (!size || !n || ((u64)n < part && f->socket_type != 1))
             break; /* a stream socket's short answer: the next one waits, or says EAGAIN */
     }
-    file_drop(f);
     return (long)done;
 }
 
@@ -173,7 +168,7 @@ u32 file_generation(const struct file *f)
            (f->unix_socket ? unix_generation(f->unix_socket) : 0) + (f->type == FILE_TERMINAL ? terminal_generation(f) : 0);
 }
 
-long file_read(struct file *f, void *to, u64 size, long at)
+static long read_held(struct file *f, void *to, u64 size, long at)
 {
     u64 offset = at < 0 ? f->offset : (u64)at;
     long n = 0;
@@ -220,7 +215,15 @@ long file_read(struct file *f, void *to, u64 size, long at)
     return n;
 }
 
-long file_write(struct file *f, const void *from, u64 size, long at)
+long file_read(struct file *f, void *to, u64 size, long at)
+{
+    f->refs++;
+    long n = read_held(f, to, size, at);
+    file_drop(f);
+    return n;
+}
+
+static long write_held(struct file *f, const void *from, u64 size, long at)
 {
     u64 offset = at < 0 ? f->offset : (u64)at;
     long n;
@@ -270,6 +273,14 @@ long file_write(struct file *f, const void *from, u64 size, long at)
     if (at < 0)
         f->offset = offset + size;
     return (long)size;
+}
+
+long file_write(struct file *f, const void *from, u64 size, long at)
+{
+    f->refs++;
+    long n = write_held(f, from, size, at);
+    file_drop(f);
+    return n;
 }
 
 u32 file_poll(struct file *f)

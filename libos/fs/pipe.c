@@ -8,13 +8,12 @@
 #define PIPE_SIZE 65536u
 #define PIPE_BUF 4096u
 
-long wait_for_change(struct file *f)
+/* The caller holds what it waits for, and looks at it again: another thread may close the descriptor meanwhile. */
+long wait_for_change(void)
 {
     self()->polling = true;
-    f->refs++;
     long ret = park(-1, 0);
     self()->polling = false;
-    file_drop(f);
     return ret < 0 ? -ERESTARTSYS : 0;
 }
 
@@ -59,7 +58,7 @@ long pipe_read(struct file *f, void *to, u64 size)
             return 0;
         if (f->flags & O_NONBLOCK)
             return -EAGAIN;
-        long bad = wait_for_change(f);
+        long bad = wait_for_change();
         if (bad)
             return bad;
     }
@@ -91,7 +90,7 @@ long pipe_write(struct file *f, const void *from, u64 size)
         if (!room || (size <= PIPE_BUF && room < size)) {
             if (f->flags & O_NONBLOCK)
                 return done ? (long)done : -EAGAIN;
-            long bad = wait_for_change(f);
+            long bad = wait_for_change();
             if (bad)
                 return done ? (long)done : bad;
             continue;
@@ -176,7 +175,7 @@ long fifo_open(struct inode *i, const char *path, int flags, struct file **file)
     i->refs++;
     poll_wake();
     while (!(flags & O_NONBLOCK) && !(reads ? p->had_writer : p->readers)) {
-        long bad = wait_for_change(f);
+        long bad = wait_for_change();
         if (bad) {
             file_drop(f);
             return bad;

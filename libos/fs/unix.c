@@ -264,7 +264,7 @@ long unix_connect(struct file *f, const struct unix_name *name)
             break;
         if (f->flags & O_NONBLOCK)
             return -EAGAIN;
-        if ((bad = wait_for_change(f)))
+        if ((bad = wait_for_change()))
             return bad;
     }
     struct unix_socket *server = socket_new(s->type);
@@ -295,7 +295,7 @@ long unix_accept(struct file *f, u32 flags, struct file **file)
             return -EINVAL;
         if (f->flags & O_NONBLOCK)
             return -EAGAIN;
-        long bad = wait_for_change(f);
+        long bad = wait_for_change();
         if (bad)
             return bad;
     }
@@ -411,7 +411,7 @@ long unix_send(struct file *f, const void *from, u64 size, u32 flags, struct uni
         }
         if (f->flags & O_NONBLOCK || flags & DONTWAIT)
             return done ? (long)done : -EAGAIN;
-        bad = wait_for_change(f);
+        bad = wait_for_change();
         if (bad)
             return done ? (long)done : bad;
     }
@@ -508,7 +508,7 @@ long unix_receive(struct file *f, void *to, u64 size, u32 flags, struct unix_ext
             return (long)done;
         if (f->flags & O_NONBLOCK || flags & DONTWAIT)
             return done ? (long)done : -EAGAIN;
-        long bad = wait_for_change(f);
+        long bad = wait_for_change();
         if (bad)
             return done ? (long)done : bad;
     }

@@ -208,12 +208,13 @@ struct name { u64 number; u8 kind; char text[]; };
 #define FILES_MAX 1024
 struct file *file_new(enum file_type type, u32 flags);
 void file_drop(struct file *f);
-struct file *file_get(int fd); /* borrowed; NULL: EBADF */
+struct file *file_get(int fd); /* borrowed, until something waits (g_lock is given up); NULL: EBADF */
 long file_install(struct file *f, int lowest, bool cloexec); /* takes the reference; fd or -EMFILE */
 long fd_close(int fd);
 bool fd_cloexec(int fd, int set); /* set -1: ask */
 long fd_replace(int fd, struct file *f, bool cloexec);
-long file_read(struct file *f, void *to, u64 size, long at);  /* at -1: at the file's offset */
+/* at -1: at the file's offset. They hold f while they wait; a caller that looks at f afterwards holds it, too. */
+long file_read(struct file *f, void *to, u64 size, long at);
 long file_write(struct file *f, const void *from, u64 size, long at);
 u32 file_poll(struct file *f); /* POLL* ready now, of files inside; ~0u: ask the host (host_fd) */
 void poll_wake(void);
@@ -243,7 +244,7 @@ long pipe_read(struct file *f, void *to, u64 size);
 long pipe_write(struct file *f, const void *from, u64 size);
 void pipe_drop(struct pipe *p, bool writer);
 long fifo_open(struct inode *i, const char *path, int flags, struct file **file);
-long wait_for_change(struct file *f);   /* until poll_wake(); 0, or -ERESTARTSYS */
+long wait_for_change(void);             /* until poll_wake(); 0, or -ERESTARTSYS; hold a reference to what is waited for */
 long pair_out(struct file *one, struct file *two, long to, bool cloexec);
 
 /* fs/unix.c: AF_UNIX, all of it inside the enclave */

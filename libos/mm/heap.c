@@ -350,7 +350,11 @@ long sys_mmap(const long *a)
         edmm_used(at, at + size);
     } else if (!(at = place(size, prot, kind)))
         return -ENOMEM;
+    if (f)
+        f->refs++; /* reading it may wait */
     long bad_fill = fill(at, size, prot, kind, f, offset);
+    if (f)
+        file_drop(f);
     if (bad_fill) {
         take_out(at, at + size);
         return bad_fill;

@@ -99,12 +99,9 @@ long sys_copy_file_range(const long *a)
     return n;
 }
 
-long sys_splice(const long *a)
+static long splice_held(struct file *from, struct file *to, const long *a)
 {
-    struct file *from = file_get((int)a[0]), *to = file_get((int)a[2]);
     long from_at, to_at;
-    if (!from || !to || !readable(from) || !writable(to))
-        return -EBADF;
     if (a[5] & ~0xfl || (from->type != FILE_PIPE && to->type != FILE_PIPE))
         return -EINVAL;
     if ((a[1] && from->type == FILE_PIPE) || (a[3] && to->type == FILE_PIPE))
@@ -126,7 +123,7 @@ long sys_splice(const long *a)
                 from->flags = was;
                 return -EAGAIN;
             }
-            if ((bad = wait_for_change(to))) {
+            if ((bad = wait_for_change())) {
                 from->flags = was;
                 return bad;
             }
@@ -139,5 +136,18 @@ long sys_splice(const long *a)
         *(long *)a[1] = from_at;
     if (n >= 0 && a[3])
         *(long *)a[3] = to_at;
+    return n;
+}
+
+long sys_splice(const long *a)
+{
+    struct file *from = file_get((int)a[0]), *to = file_get((int)a[2]);
+    if (!from || !to || !readable(from) || !writable(to))
+        return -EBADF;
+    from->refs++;
+    to->refs++;
+    long n = splice_held(from, to, a);
+    file_drop(from);
+    file_drop(to);
     return n;
 }

@@ -81,9 +81,8 @@ long sys_pwrite64(const long *a)
 }
 
 /* Read or write by a vector, at the file's offset (at -1) or elsewhere. */
-static long vector(const long *a, bool write, long at)
+static long vector_held(struct file *f, const long *a, bool write, long at)
 {
-    struct file *f = FILE_OR_BAD(a[0]);
     u64 count = (u64)a[2], total = 0;
     long done = 0;
     if (count > 1024)
@@ -131,6 +130,14 @@ static long vector(const long *a, bool write, long at)
             break;
     }
     return done;
+}
+static long vector(const long *a, bool write, long at)
+{
+    struct file *f = FILE_OR_BAD(a[0]);
+    f->refs++; /* each part may wait */
+    long n = vector_held(f, a, write, at);
+    file_drop(f);
+    return n;
 }
 long sys_readv(const long *a) { return vector(a, false, -1); }
 long sys_writev(const long *a) { return vector(a, true, -1); }

@@ -10,7 +10,7 @@ import pytest
 from support.guests import GUESTS, Guests, Outcome, checks_of
 from support.programs import HELLO, compile_c
 
-CALLS, WIDE = "system_calls.c", "loads_wide.c"
+CALLS, WAITING, WIDE = "system_calls.c", "waiting.c", "loads_wide.c"
 
 
 def compiled(directory: Path, guest: str, name: str, *options: str) -> Path:
@@ -35,13 +35,26 @@ def test_system_calls(calls: Outcome, check: str) -> None:
     calls.assert_ok(check)
 
 
-def test_control(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def waiting(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    program = compiled(tmp_path_factory.mktemp("waiting"), WAITING, "waiting", "-static")
+    manifest = '[enclave]\nmain = "waiting"\nmemory = "8M"\nthreads = 4\n'
+    return Outcome.of(guests.run(guests.build("waiting", {"waiting": program}, manifest), timeout=30))
+
+
+@pytest.mark.parametrize("check", checks_of(WAITING))
+def test_waiting(waiting: Outcome, check: str) -> None:
+    waiting.assert_ok(check)
+
+
+@pytest.mark.parametrize("name", [CALLS, WAITING])
+def test_control(name: str, tmp_path: Path) -> None:
     """Linux itself answers so; what the guest expects is not this LibOS's own idea."""
-    program = compiled(tmp_path, CALLS, "calls")
+    program = compiled(tmp_path, name, "calls")
     done = subprocess.run(
         [str(program)], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
     )
-    assert Outcome.of(done).said == dict.fromkeys(checks_of(CALLS), ""), done.stderr
+    assert Outcome.of(done).said == dict.fromkeys(checks_of(name), ""), done.stderr
 
 
 def test_hello_static(guests: Guests, tmp_path: Path) -> None:

@@ -1,0 +1,130 @@
+/* Guest: a descriptor is closed, or added, while another thread waits for it. Linux goes on with the open file; so here. */
+#include "guest.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static struct wait { int fd, other; char room[16]; long got; size_t size; void *data; } g_wait;
+
+/* Once as `what` waits in a thread, `closed` are closed, and every waiting thread is woken for nothing. */
+static pthread_t waits(void *(*what)(void *), int closed, int closed_too)
+{
+    pthread_t thread;
+    int nothing[2];
+    g_wait.got = 0;
+    pthread_create(&thread, NULL, what, &g_wait);
+    usleep(50000);
+    close(closed);
+    if (closed_too >= 0)
+        close(closed_too);
+    for (int i = 0; i < 8; i++) { /* and what was given back is given out again */
+        EXPECT(pipe(nothing) == 0 && write(nothing[1], "x", 1) == 1 && read(nothing[0], g_wait.room, 1) == 1);
+        usleep(2000);
+        close(nothing[0]), close(nothing[1]);
+    }
+    return thread;
+}
+
+static void *reads(void *at)
+{
+    struct wait *w = at;
+    w->got = read(w->fd, w->room, sizeof w->room);
+    return NULL;
+}
+static void *reads_parts(void *at)
+{
+    struct wait *w = at;
+    struct iovec part[] = {{w->room, 5}, {w->room + 5, 5}};
+    w->got = readv(w->fd, part, 2);
+    return NULL;
+}
+static void *writes(void *at)
+{
+    struct wait *w = at;
+    w->got = write(w->fd, w->data, w->size);
+    return NULL;
+}
+static void *splices(void *at)
+{
+    struct wait *w = at;
+    w->got = splice(w->fd, NULL, w->other, NULL, 10, 0);
+    return NULL;
+}
+
+CHECK(reader_of_a_pipe)
+{
+    int fd[2];
+    EXPECT(pipe(fd) == 0);
+    g_wait.fd = fd[0];
+    pthread_t thread = waits(reads, fd[0], -1);
+    EXPECT(write(fd[1], "hello", 5) == 5);
+    pthread_join(thread, NULL);
+    EXPECT(g_wait.got == 5 && !memcmp(g_wait.room, "hello", 5));
+    signal(SIGPIPE, SIG_IGN);
+    EXPECT_ERROR(write(fd[1], "hello", 5), EPIPE); /* with the read the last reader went */
+    close(fd[1]);
+}
+CHECK(reader_of_parts)
+{
+    int fd[2];
+    EXPECT(pipe(fd) == 0);
+    g_wait.fd = fd[0];
+    pthread_t thread = waits(reads_parts, fd[0], -1);
+    EXPECT(write(fd[1], "helloworld", 10) == 10);
+    pthread_join(thread, NULL);
+    EXPECT(g_wait.got == 10 && !memcmp(g_wait.room, "helloworld", 10));
+    close(fd[1]);
+}
+CHECK(writer_of_a_pipe)
+{
+    int fd[2];
+    char room[4096];
+    long n, total = 0;
+    EXPECT(pipe(fd) == 0);
+    g_wait = (struct wait){.fd = fd[1], .size = 200000, .data = calloc(1, 200000)};
+    pthread_t thread = waits(writes, fd[1], -1);
+    while ((n = read(fd[0], room, sizeof room)) > 0)
+        total += n;
+    pthread_join(thread, NULL);
+    EXPECT(n == 0 && total == 200000 && g_wait.got == 200000);
+    close(fd[0]);
+    free(g_wait.data);
+}
+CHECK(reader_of_a_socket)
+{
+    int fd[2];
+    EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, fd) == 0);
+    g_wait.fd = fd[0];
+    pthread_t thread = waits(reads, fd[0], -1);
+    EXPECT(send(fd[1], "hello", 5, MSG_NOSIGNAL) == 5);
+    pthread_join(thread, NULL);
+    EXPECT(g_wait.got == 5 && !memcmp(g_wait.room, "hello", 5));
+    close(fd[1]);
+}
+CHECK(splice_between_pipes)
+{
+    int from[2], to[2];
+    char *room = malloc(65536);
+    EXPECT(pipe(from) == 0 && pipe(to) == 0 && write(from[1], "helloworld", 10) == 10);
+    for (int i = 0; i < 16; i++)
+        EXPECT(write(to[1], memset(room, 'x', 4096), 4096) == 4096);
+    g_wait.fd = from[0], g_wait.other = to[1];
+    pthread_t thread = waits(splices, from[0], to[1]);
+    for (long total = 0, n; total < 65536; total += n)
+        if (!EXPECT((n = read(to[0], room, 65536 - (size_t)total)) > 0))
+            break;
+    EXPECT(read(to[0], room, 64) == 10 && !memcmp(room, "helloworld", 10));
+    pthread_join(thread, NULL);
+    EXPECT(g_wait.got == 10);
+    EXPECT(read(to[0], room, 64) == 0);
+    close(from[1]), close(to[0]);
+    free(room);
+}
+GUEST_MAIN
