@@ -152,8 +152,10 @@ long attestation_open(const char *name, int flags, struct file **file)
     if (which > 1 && which != 8 && (flags & O_ACCMODE) != O_RDONLY)
         return -EACCES;
     struct file *f = file_new(FILE_BUFFER, (u32)flags);
-    if (!f || !(f->buffer = kmalloc(16384)))
+    if (!f || !(f->buffer = kmalloc(16384))) {
+        kfree(f);
         return -ENOMEM;
+    }
     long n = 0;
     switch (which) {
     case 0:

@@ -44,23 +44,22 @@ static void sweep_once(const struct boot_mount *m, const char *path)
     enc_sweep(m, directory);
 }
 
-static long file_of(struct enc_file *e, const char *path, int flags, struct file **file)
+static long file_of(enum file_type type, const char *path, int flags, struct file **file)
 {
-    struct file *f = file_new(e ? FILE_ENCRYPTED : FILE_DIR, (u32)flags);
+    struct file *f = file_new(type, (u32)flags);
     if (!f || !(f->path = kmalloc(strlen(path) + 1))) {
         if (f)
             file_drop(f);
         return -ENOMEM;
     }
     memcpy(f->path, path, strlen(path) + 1);
-    f->encrypted = e;
     *file = f;
     return 0;
 }
 
 long enc_open(const struct boot_mount *m, const char *path, const char *rest, int flags, struct file **file)
 {
-    struct enc_file *e = NULL;
+    struct file *f;
     struct stat_k st;
     if (!has_aes())
         return -EOPNOTSUPP;
@@ -68,28 +67,27 @@ long enc_open(const struct boot_mount *m, const char *path, const char *rest, in
         return -ENOKEY;
     if (!enc_name_ok(rest))
         return -ENOENT;
-    long ret = enc_find(path) ? 0 : enc_host_stat(m, path, &st);
+    long bad, ret = enc_find(path) ? 0 : enc_host_stat(m, path, &st);
     if (!ret && flags & O_CREAT && flags & O_EXCL)
         return -EEXIST;
     if (!ret && !enc_find(path) && (st.mode & S_IFMT) == S_IFDIR)
-        return (flags & O_ACCMODE) != O_RDONLY || flags & (O_CREAT | O_TRUNC) ? -EISDIR : file_of(NULL, path, flags, file);
+        return (flags & O_ACCMODE) != O_RDONLY || flags & (O_CREAT | O_TRUNC) ? -EISDIR : file_of(FILE_DIR, path, flags, file);
     if (!ret && flags & O_DIRECTORY)
         return -ENOTDIR;
-    if (ret == -ENOENT && flags & O_CREAT && !(flags & O_DIRECTORY)) {
-        sweep_once(m, path);
-        ret = enc_create(m, path, &e);
-    } else if (!ret)
-        ret = enc_load(m, path, &e);
-    if (ret)
+    bool create = ret == -ENOENT && flags & O_CREAT && !(flags & O_DIRECTORY);
+    if (ret && !create)
         return ret;
-    if (flags & O_TRUNC) { /* on Linux this truncates what is opened for reading, too */
+    if ((bad = file_of(FILE_ENCRYPTED, path, flags, &f))) /* first: what fails afterwards must not leave the file emptied */
+        return bad;
+    if (create || flags & O_TRUNC)
         sweep_once(m, path);
-        ret = enc_resize(e, 0);
-    }
-    if (!ret)
-        ret = file_of(e, path, flags, file);
+    ret = create ? enc_create(m, path, &f->encrypted) : enc_load(m, path, &f->encrypted);
+    if (!ret && flags & O_TRUNC) /* on Linux this truncates what is opened for reading, too */
+        ret = enc_resize(f->encrypted, 0);
     if (ret)
-        enc_drop(e);
+        file_drop(f);
+    else
+        *file = f;
     return ret;
 }
 

@@ -51,19 +51,27 @@ void file_drop(struct file *f)
 
 struct file *file_get(int fd) { return fd >= 0 && fd < FILES_MAX ? g_fd[fd].file : NULL; }
 
+long fd_free(int lowest)
+{
+    int most = (int)files_limit();
+    for (int fd = lowest; fd < most; fd++)
+        if (!g_fd[fd].file)
+            return fd;
+    return -EMFILE;
+}
+
 long file_install(struct file *f, int lowest, bool cloexec)
 {
     if (!f)
         return -ENOMEM;
-    int most = (int)files_limit();
-    for (int fd = lowest; fd < most; fd++)
-        if (!g_fd[fd].file) {
-            g_fd[fd].file = f;
-            g_fd[fd].cloexec = cloexec;
-            return fd;
-        }
-    file_drop(f);
-    return -EMFILE;
+    long fd = fd_free(lowest);
+    if (fd < 0) {
+        file_drop(f);
+        return fd;
+    }
+    g_fd[fd].file = f;
+    g_fd[fd].cloexec = cloexec;
+    return fd;
 }
 
 long fd_close(int fd)

@@ -144,8 +144,10 @@ long node_open(const char *given, int flags, struct file **file)
             return -EACCES;
         struct file *f = file_new(FILE_BUFFER, (u32)flags);
         u64 size = 64 << 10;
-        if (!f || !(f->buffer = kmalloc(size)))
+        if (!f || !(f->buffer = kmalloc(size))) {
+            kfree(f);
             return -ENOMEM;
+        }
         f->buffer_size = (u64)g_texts[i].make((char *)f->buffer, size);
         *file = f;
         return 0;
@@ -155,8 +157,10 @@ long node_open(const char *given, int flags, struct file **file)
             if ((flags & O_ACCMODE) != O_RDONLY)
                 return -EISDIR;
             struct file *f = file_new(FILE_DIR, (u32)flags);
-            if (!f || !(f->path = kmalloc(strlen(path) + 1)))
+            if (!f || !(f->path = kmalloc(strlen(path) + 1))) {
+                kfree(f);
                 return -ENOMEM;
+            }
             memcpy(f->path, path, strlen(path) + 1);
             *file = f;
             return 0;

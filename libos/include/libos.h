@@ -196,7 +196,7 @@ struct file {
     struct unix_socket *unix_socket;    /* FILE_UNIX */
     u32 terminal; bool terminal_master; /* FILE_TERMINAL: its number, which end */
     u64 count; bool semaphore;          /* FILE_EVENT */
-    struct epoll_item *items; u32 item_count, item_room;
+    struct epoll_item *items; u32 item_count, item_room, changes; /* FILE_EPOLL; changes: by epoll_ctl */
     enum device device;
     u8 *buffer; u64 buffer_size, buffer_room;
     long (*commit)(struct file *f);     /* FILE_BUFFER: after a write */
@@ -210,6 +210,7 @@ struct file *file_new(enum file_type type, u32 flags);
 void file_drop(struct file *f);
 struct file *file_get(int fd); /* borrowed, until something waits (g_lock is given up); NULL: EBADF */
 long file_install(struct file *f, int lowest, bool cloexec); /* takes the reference; fd or -EMFILE */
+long fd_free(int lowest); /* the next one that nothing uses, or -EMFILE */
 long fd_close(int fd);
 bool fd_cloexec(int fd, int set); /* set -1: ask */
 long fd_replace(int fd, struct file *f, bool cloexec);
@@ -323,7 +324,6 @@ u64 now_ns(int clock); /* never runs backwards (CPU time apart) */
 /* The time stamp counter; 0 where RDTSC is illegal inside (entry.S, ecall.c). */
 u64 libos_rdtsc(void);
 extern char libos_rdtsc_none[];
-long poll_files(struct file **files, u32 *wanted, u32 *got, u32 count, long timeout_ns);
 void start_program(void);
 extern bool g_trace;
 extern u32 g_online_cpus;

@@ -156,6 +156,8 @@ long sys_openat(const long *a)
         return ret;
     if (a[2] & O_CREAT && ends_in_slash((const char *)a[1])) /* path_arg has read it */
         return -EISDIR;
+    if ((ret = fd_free(0)) < 0) /* before O_CREAT and O_TRUNC have done what cannot be taken back */
+        return ret;
     ret = fs_open(path, (int)a[2], (u32)a[3], &f); /* may wait: a FIFO */
     return ret ? ret : file_install(f, 0, a[2] & O_CLOEXEC);
 }
@@ -359,13 +361,19 @@ static long interface_name(u32 request, u64 at)
     long fd = fd_fresh(bounded(host(__NR_socket, 2, 2 | O_CLOEXEC, 0), 1 << 20));
     if (fd < 0)
         return fd;
-    memcpy(ocall_data(), (void *)at, 40);
-    long n = host(__NR_ioctl, fd, request, host_data_address());
-    if (!n)
-        memcpy((void *)at, ocall_data(), 40);
-    ((char *)at)[15] = 0;
+    bool by_name = request == 0x8933; /* SIOCGIFINDEX; what the program has in the rest of its ifreq stays inside */
+    u8 *there = ocall_data(), *here = (u8 *)at;
+    memset(there, 0, 40);
+    memcpy(there + (by_name ? 0 : 16), here + (by_name ? 0 : 16), by_name ? strnlen((char *)here, 15) : 4);
+    long n = bounded(host(__NR_ioctl, fd, request, host_data_address()), 0);
+    if (!n && by_name)
+        memcpy(here + 16, there + 16, 4);
+    else if (!n) {
+        memcpy(here, there, 16);
+        here[15] = 0;
+    }
     host(__NR_close, fd);
-    return n > 0 ? -EIO : n;
+    return n;
 }
 
 long sys_ioctl(const long *a)

@@ -28,8 +28,10 @@ static long socket_file(long fd, u32 flags, int type)
     if (fd < 0)
         return fd;
     struct file *f = file_new(FILE_HOST, O_RDWR | (flags & O_NONBLOCK));
-    if (!f)
+    if (!f) {
+        host(__NR_close, fd);
         return -ENOMEM;
+    }
     f->host_fd = (int)fd;
     f->socket = true;
     f->socket_type = type;

@@ -196,6 +196,21 @@ CHECK(links_and_rename)
     EXPECT(rename("/tmp/d/a", "/tmp/d/c") == 0 && unlink("/tmp/d/b") == 0 && stat("/tmp/d/c", &one) == 0 && one.st_nlink == 1);
     EXPECT(unlink("/tmp/d/c") == 0 && unlink("/tmp/d/l") == 0 && unlink("/tmp/d/loop") == 0 && rmdir("/tmp/d") == 0);
 }
+CHECK(open_that_fails_changes_nothing)
+{
+    struct rlimit limit, low;
+    int fd = open("/tmp/kept", O_RDWR | O_CREAT, 0600);
+    char room[5];
+    EXPECT(write(fd, "hello", 5) == 5 && getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    low = (struct rlimit){(rlim_t)fd, limit.rlim_max};
+    EXPECT(setrlimit(RLIMIT_NOFILE, &low) == 0);
+    EXPECT_ERROR(open("/tmp/kept", O_WRONLY | O_TRUNC), EMFILE);
+    EXPECT_ERROR(open("/tmp/new", O_WRONLY | O_CREAT, 0600), EMFILE);
+    EXPECT(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    EXPECT(pread(fd, room, 5, 0) == 5 && !memcmp(room, "hello", 5));
+    EXPECT_ERROR(access("/tmp/new", F_OK), ENOENT);
+    close(fd), unlink("/tmp/kept");
+}
 CHECK(unlinked_file_lives_while_open)
 {
     char room[4];
