@@ -19,11 +19,12 @@ void poll_wake(void)
     }
 }
 
-/* timeout in ns, -1 for ever. Fills got; count of ready ones, or -EINTR. */
-long poll_files(struct file **files, u32 *wanted, u32 *got, u32 count, long timeout_ns)
+/* timeout in ns, -1 for ever. Fills got; count of ready ones, or -EINTR; 0, too, when *changes (may be NULL) changed. */
+static long poll_files(struct file **files, u32 *wanted, u32 *got, u32 count, long timeout_ns, const u32 *changes)
 {
     u64 end = timeout_ns > 0 ? now_ns(1) + (u64)timeout_ns : 0;
     long ret, left = timeout_ns;
+    u32 change = changes ? *changes : 0;
     self()->polling = true;
     for (;;) {
         u32 ready = 0, hosts = 0;
@@ -54,7 +55,7 @@ long poll_files(struct file **files, u32 *wanted, u32 *got, u32 count, long time
                 }
         }
         ret = ready;
-        if (ready || left == 0)
+        if (ready || left == 0 || (changes && *changes != change))
             break;
         if (timeout_ns > 0) {
             u64 now = now_ns(1);
@@ -85,7 +86,7 @@ static long do_poll(u64 at, u64 count, long timeout_ns)
         if (files[i])
             files[i]->refs++;
     }
-    long ret = poll_files(files, wanted, got, (u32)count, bad ? 0 : timeout_ns);
+    long ret = poll_files(files, wanted, got, (u32)count, bad ? 0 : timeout_ns, NULL);
     for (u64 i = 0; i < count; i++) {
         p[i].revents = ret < 0 ? 0 : (short)got[i];
         if (p[i].fd >= 0 && !files[i])
@@ -153,7 +154,7 @@ static long select_inner(const long *a)
     for (u32 i = 0; i < n; i++)
         if (files[i])
             files[i]->refs++;
-    long ret = poll_files(files, wanted, got, n, a[4]);
+    long ret = poll_files(files, wanted, got, n, a[4], NULL);
     for (int s = 0; s < 3 && ret >= 0; s++) {
         if (!sets[s])
             continue;
@@ -251,6 +252,7 @@ long sys_epoll_ctl(const long *a)
     default:
         return -EINVAL;
     }
+    e->changes++; /* who waits looks at the list again */
     poll_wake();
     return 0;
 }
@@ -268,16 +270,9 @@ bool epoll_ready(struct file *e)
     return false;
 }
 
-static long epoll_inner(const long *a)
+/* Once through the list: events told, 0 after the timeout or when the list changed, or an error. */
+static long epoll_once(struct file *e, struct event *to, u32 most, long timeout_ns)
 {
-    struct file *e = file_get((int)a[0]);
-    long most = a[2];
-    if (!e)
-        return -EBADF;
-    if (e->type != FILE_EPOLL || most <= 0)
-        return -EINVAL;
-    if (!user_write_ok((u64)a[1], (u64)min64((u64)most, POLL_MOST) * sizeof(struct event)))
-        return -EFAULT;
     u32 n = 0;
     for (u32 i = 0; i < e->item_count;) /* closed ones leave the list */
         if (file_get(e->items[i].fd) != e->items[i].file)
@@ -302,14 +297,13 @@ static long epoll_inner(const long *a)
         if (files[i])
             files[i]->refs++;
     }
-    e->refs++;
-    long ret = poll_files(files, wanted, got, count, a[3]);
-    for (u32 i = 0; i < count && ret >= 0 && n < (u32)most && n < POLL_MOST; i++)
+    long ret = poll_files(files, wanted, got, count, timeout_ns, &e->changes);
+    for (u32 i = 0; i < count && ret >= 0 && n < most; i++)
         if (got[i])
             for (u32 k = 0; k < e->item_count; k++)
                 if (e->items[k].file == files[i] && e->items[k].events) {
                     struct event out = {got[i], e->items[k].data};
-                    memcpy((struct event *)a[1] + n++, &out, sizeof out);
+                    memcpy(to + n++, &out, sizeof out);
                     if (e->items[k].events & EPOLLET)
                         e->items[k].seen |= got[i];
                     if (e->items[k].events & EPOLLONESHOT)
@@ -319,9 +313,35 @@ static long epoll_inner(const long *a)
     for (u32 i = 0; i < count; i++)
         if (files[i])
             file_drop(files[i]);
-    file_drop(e);
     kfree(files);
     return ret < 0 ? ret : (long)n;
+}
+
+static long epoll_inner(const long *a)
+{
+    struct file *e = file_get((int)a[0]);
+    if (!e)
+        return -EBADF;
+    if (e->type != FILE_EPOLL || a[2] <= 0)
+        return -EINVAL;
+    u32 most = (u32)min64((u64)a[2], POLL_MOST), change;
+    if (!user_write_ok((u64)a[1], most * sizeof(struct event)))
+        return -EFAULT;
+    u64 end = a[3] > 0 ? now_ns(1) + (u64)a[3] : 0;
+    long ret, left = a[3];
+    e->refs++;
+    for (;;) {
+        change = e->changes;
+        ret = epoll_once(e, (struct event *)a[1], most, left);
+        if (ret || !left || e->changes == change)
+            break;
+        if (left > 0) {
+            u64 now = now_ns(1);
+            left = now >= end ? 0 : (long)(end - now);
+        }
+    }
+    file_drop(e);
+    return ret;
 }
 long sys_epoll_wait(const long *a)
 {

@@ -39,6 +39,9 @@ static void hostile(struct ocall_block *b)
     if (b->number == SYS_getsockname && g_mode == 10) *(uint32_t *)b->arg[2] = 1 << 20;
     if (b->number == SYS_socket && g_mode == 11) b->ret = 1;
     if (b->number == SYS_recvfrom && g_mode == 12) b->ret = -5000;
+    if (b->number == SYS_ioctl && b->arg[1] == 0x8933) /* SIOCGIFINDEX: the kernel leaves the rest as it came */
+        for (int i = 0; i < 40; i++)
+            if (b->data[i] == 0xaa) b->ret = -71;
 }
 """
 HOOKS = {
@@ -47,7 +50,7 @@ HOOKS = {
     "    worker_start(&g_worker[0]);\n": "    g_mode = o.rest_count ? atoi(o.rest[o.rest_count - 1]) : 0;\n%s",
 }
 PROGRAM = """
-import json, socket, sys
+import fcntl, json, socket, sys
 def attempt(what):
     try: return what()
     except OSError as error: return -error.errno
@@ -69,6 +72,7 @@ if to:
     said["message"] = attempt(message)
     if said["sent"] == 5: made.sendto(b"again", to)
     said["received"] = attempt(lambda: made.recvfrom(100)[0].decode()) if said["sent"] == 5 else None
+    said["index"] = attempt(lambda: fcntl.ioctl(made, 0x8933, b"lo" + bytes(1) + b"\\xaa" * 37)[16:20] == b"\\x01" + bytes(3))
     said["option"] = attempt(lambda: made.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE))
 print(json.dumps(said))
 """
@@ -77,6 +81,7 @@ HONEST = {
     "sent": 5,
     "message": ["hello", [[0, 2]], "127.0.0.1"],
     "received": "again",
+    "index": True,  # -71: bytes of the program's struct ifreq behind the name have reached the host
     "option": 2,
 }
 EIO = -5

@@ -127,4 +127,32 @@ CHECK(splice_between_pipes)
     close(from[1]), close(to[0]);
     free(room);
 }
+static void *waits_for_events(void *at)
+{
+    struct wait *w = at;
+    struct epoll_event event[4] = {0};
+    w->got = epoll_wait(w->fd, event, 4, 5000);
+    w->size = event[0].data.u64;
+    return NULL;
+}
+static long told(int epoll, int operation, int fd, struct epoll_event event)
+{
+    pthread_t thread;
+    g_wait = (struct wait){.fd = epoll};
+    pthread_create(&thread, NULL, waits_for_events, &g_wait);
+    usleep(50000);
+    EXPECT(epoll_ctl(epoll, operation, fd, &event) == 0);
+    pthread_join(thread, NULL);
+    return g_wait.got;
+}
+CHECK(epoll_of_what_comes_later)
+{
+    int epoll = epoll_create1(0), quiet = eventfd(0, 0), ready = eventfd(1, 0);
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = 1};
+    EXPECT(epoll_ctl(epoll, EPOLL_CTL_ADD, quiet, &event) == 0);
+    EXPECT(told(epoll, EPOLL_CTL_ADD, ready, (struct epoll_event){.events = EPOLLIN | EPOLLONESHOT, .data.u64 = 2}) == 1 && g_wait.size == 2);
+    EXPECT(told(epoll, EPOLL_CTL_MOD, ready, (struct epoll_event){.events = EPOLLIN | EPOLLONESHOT, .data.u64 = 3}) == 1 && g_wait.size == 3);
+    EXPECT(epoll_wait(epoll, &event, 1, 20) == 0);
+    close(epoll), close(quiet), close(ready);
+}
 GUEST_MAIN
