@@ -148,8 +148,26 @@ long enc_stat(const struct boot_mount *m, const char *path, const char *rest, st
     host(__NR_close, fd);
     memset(&keys, 0, sizeof keys);
     if (!ret)
+        enc_seen(path, &h);
+    if (!ret)
         fill_stat(st, path, S_IFREG | 0644, h.size, h.mtime_ns);
     return ret;
+}
+
+/* What the host shows under a name that is about to go: a host that keeps it cannot bring it back in this run. */
+static void remember(const struct boot_mount *m, const char *path)
+{
+    struct enc_header h;
+    struct enc_keys keys;
+    if (enc_find(path))
+        return;
+    long fd = enc_host_open(m, path, O_RDONLY, 0);
+    if (fd < 0)
+        return;
+    if (!enc_head(m, path, (int)fd, &h, &keys))
+        enc_seen(path, &h);
+    host(__NR_close, fd);
+    memset(&keys, 0, sizeof keys);
 }
 
 long enc_unlink(const struct boot_mount *m, const char *path, const char *rest, bool directory)
@@ -162,6 +180,8 @@ long enc_unlink(const struct boot_mount *m, const char *path, const char *rest, 
         return -ENOENT;
     if (directory)
         enc_sweep(m, path);
+    else
+        remember(m, path);
     long ret = enc_host_path_call(directory ? __NR_rmdir : __NR_unlink, m, path, 0);
     struct enc_file *e = ret || directory ? NULL : enc_find(path);
     if (!ret && !directory)
@@ -226,6 +246,8 @@ long enc_rename(const struct boot_mount *m, const struct boot_mount *n, const ch
     }
     memcpy(path, to, strlen(to) + 1);
     there = enc_find(to);
+    if (!missing)
+        remember(m, to);
     if (!(ret = enc_commit(e, false))) {
         e->path = path;
         e->dirty = true;

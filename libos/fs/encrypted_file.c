@@ -346,8 +346,10 @@ long enc_write(struct enc_file *e, const void *from, u64 size, u64 offset)
 /* Makes what is here the host's version: staged whole, then renamed. On an error all stays here, to be tried again. */
 long enc_commit(struct enc_file *e, bool durable)
 {
-    if (!e->dirty || e->gone)
+    if (e->gone)
         return 0;
+    if (!e->dirty)
+        return durable ? enc_durable(e) : 0;
     u64 count = enc_count(e->size), table_size = count * sizeof(struct enc_tag), data = sizeof e->head;
     long ret = stage(e);
     for (u32 i = 0; i < ENC_SLOTS && !ret; i++)
@@ -411,7 +413,7 @@ long enc_commit(struct enc_file *e, bool durable)
     e->dirty = false;
     memset(e->where, ENC_OLD, count);
     enc_seen(e->path, &h);
-    return 0;
+    return durable ? enc_durable(e) : 0;
 }
 
 /* A new file: on the host at once, empty, as its name is. */

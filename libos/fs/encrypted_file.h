@@ -14,6 +14,7 @@ struct enc_file {
     char *path;            /* absolute, inside: bound into the root */
     u32 refs;
     bool gone, dirty;      /* unlinked; differs from what is on the host */
+    bool synced, named;    /* the host's version, and its name in the folder, outlast a power cut: what fsync owes */
     int old, stage;        /* host descriptors: the version on the host, the next one; -1 */
     char stage_name[24];
     u64 size, mtime_ns;
@@ -47,9 +48,10 @@ long enc_stage_open(struct enc_file *e);
 void enc_stage_drop(struct enc_file *e);
 void enc_gone(struct enc_file *e);
 long enc_stage_publish(struct enc_file *e, bool durable);
+long enc_durable(struct enc_file *e);
 void enc_sweep(const struct boot_mount *m, const char *directory);
 
-/* encrypted_seen.c: within one run no older version of a file is taken. */
+/* encrypted_seen.c: within one run no older version of a file is taken. enc_forget: it was removed. */
 bool enc_seen_ok(const char *path, const struct enc_header *h);
 void enc_seen(const char *path, const struct enc_header *h);
 u64 enc_seen_generation(const char *path);

@@ -194,7 +194,7 @@ void enc_stage_drop(struct enc_file *e)
     e->stage = -1;
 }
 
-/* The staged version takes the file's place: whole even after a power cut; `durable`: not undone by one either. */
+/* The staged version takes the file's place: whole even after a power cut (an empty one only if `durable`: it has nothing to lose). */
 long enc_stage_publish(struct enc_file *e, bool durable)
 {
     const char *stage = beside(e->path, e->stage_name);
@@ -203,15 +203,42 @@ long enc_stage_publish(struct enc_file *e, bool durable)
         ret = call(__NR_fdatasync, (u64)e->stage, 0, 0, 0, 0, 0);
     if (!ret)
         ret = enc_host_rename(e->mount, stage, e->path);
-    if (ret || !durable)
-        return ret;
-    const char *directory = beside(e->path, "");
-    long fd = enc_host_open(e->mount, directory, O_RDONLY | O_DIRECTORY, 0);
-    if (fd >= 0) {
-        call(__NR_fsync, (u64)fd, 0, 0, 0, 0, 0);
-        host(__NR_close, fd);
+    if (!ret) {
+        e->synced = e->size || durable;
+        e->named = false;
     }
-    return 0;
+    return ret;
+}
+
+long enc_directory_sync(const struct boot_mount *m, const char *path)
+{
+    long fd = enc_host_open(m, path, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0)
+        return fd == -ENOENT ? 0 : fd; /* removed while it is open: nothing to keep */
+    long ret = call(__NR_fsync, (u64)fd, 0, 0, 0, 0, 0);
+    host(__NR_close, fd);
+    return ret == -EINVAL ? 0 : ret; /* a file system without it */
+}
+
+/* What is published, whoever published it and when, is not undone by a power cut. */
+long enc_durable(struct enc_file *e)
+{
+    static char directory[PATH_ROOM];
+    long ret = 0;
+    if (!e->synced && !(ret = call(__NR_fdatasync, (u64)e->old, 0, 0, 0, 0, 0)))
+        e->synced = true;
+    if (ret || e->named)
+        return ret;
+    size_t n = strlen(e->path), mount = strlen(boot_string(e->mount->path));
+    while (n > mount && e->path[n - 1] != '/')
+        n--;
+    if (n > mount) { /* else the mount is a file: its folder is not ours */
+        memcpy(directory, e->path, n - 1);
+        directory[n - 1] = 0;
+        ret = enc_directory_sync(e->mount, directory);
+    }
+    e->named = !ret;
+    return ret;
 }
 
 /* Removes what writers that died have left in a directory. */

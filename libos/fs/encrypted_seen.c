@@ -24,13 +24,13 @@ u64 enc_seen_generation(const char *path)
     return s ? s->generation : 0;
 }
 
-/* The file was removed: what the host shows under its name must be newer. */
+/* The file was removed: what the host shows under its name must be newer; than now, where no version of it was seen. */
 void enc_forget(const char *path)
 {
     u8 digest[32];
     struct seen *s = find(path, digest);
-    if (s)
-        memset(s->root_tag, 0, 16);
+    struct enc_header none = {.generation = s ? s->generation : now_ns(0)};
+    enc_seen(path, &none);
 }
 
 bool enc_seen_ok(const char *path, const struct enc_header *h)

@@ -295,6 +295,7 @@ u64 enc_size(const struct enc_file *e);
 void enc_set_mtime(struct enc_file *e, u64 mtime_ns);
 long enc_touch(const struct boot_mount *m, const char *path, u64 mtime_ns);
 long enc_commit(struct enc_file *e, bool durable);
+long enc_directory_sync(const struct boot_mount *m, const char *path);
 long enc_close(struct enc_file *e);
 void enc_drop(struct enc_file *e); /* gives a reference back; commit first */
 void enc_commit_all(void);

@@ -72,7 +72,8 @@ if to:
     said["message"] = attempt(message)
     if said["sent"] == 5: made.sendto(b"again", to)
     said["received"] = attempt(lambda: made.recvfrom(100)[0].decode()) if said["sent"] == 5 else None
-    said["index"] = attempt(lambda: fcntl.ioctl(made, 0x8933, b"lo" + bytes(1) + b"\\xaa" * 37)[16:20] == b"\\x01" + bytes(3))
+    asked = b"lo" + bytes(1) + b"\\xaa" * 37
+    said["index"] = attempt(lambda: fcntl.ioctl(made, 0x8933, asked)[16:20] == b"\\x01" + bytes(3))
     said["option"] = attempt(lambda: made.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE))
 print(json.dumps(said))
 """

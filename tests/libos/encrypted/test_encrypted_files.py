@@ -272,3 +272,22 @@ def test_each_level(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [line.split()[:3] for line in found] == [["a", "20000", "20000"], ["sub/b", "20000", "20000"]]
     assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == ["a", "sub"]
     assert (tmp_path / "elsewhere" / "a").stat().st_uid == os.geteuid()
+
+
+def test_open_that_fails_empties_nothing(project: Path) -> None:
+    code = """
+import os, resource
+open("/dev/attestation/keys/data", "w").write("07" * 32)
+open("/data/a", "w").write("kept")
+file = os.open("/data/a", os.O_RDONLY)
+limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (file, limit[1]))
+for flags in (os.O_WRONLY | os.O_TRUNC, os.O_WRONLY | os.O_CREAT):
+    try: os.open("/data/a" if flags & os.O_TRUNC else "/data/b", flags)
+    except OSError as error: print(error.errno)
+resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+os.close(file)
+print(open("/data/a").read(), os.listdir("/data"))
+"""
+    done = guest.strongroom("run", project, "--", "-c", code)
+    assert (done.stdout, done.returncode) == ("24\n24\nkept ['a']\n", 0), done.stderr

@@ -124,9 +124,14 @@ def waiting(project: Path, folder: str, names: list[str], meanwhile: Callable[[]
 
 def test_a_removed_file_does_not_come_back_within_a_run(project: Path) -> None:
     host = project / "data"
+    guest.inside(project, "files.py", "write", "/data", "10", "1", "d", "e")
+    never_read, older = (host / "d").read_bytes(), (host / "e").read_bytes()
+    guest.inside(project, "files.py", "write", "/data", "10", "2", "e")
     code = """
 import os, sys
 open("/dev/attestation/keys/data", "w").write("07" * 32)
+os.stat("/data/e")
+os.unlink("/data/d")
 open("/data/a", "w").write("x")
 os.rename("/data/a", "/data/b")
 open("/data/c", "w").write("x")
@@ -135,7 +140,7 @@ sys.stdin.readline()
 os.unlink("/data/b")
 print("gone", flush=True)
 sys.stdin.readline()
-for name in "abc":
+for name in "abcde":
     try: print(open(f"/data/{name}").read(), flush=True)
     except OSError as error: print(error.errno, flush=True)
 os.unlink("/data/b")
@@ -154,11 +159,13 @@ print(open("/data/b").read())
         assert process.stdout.readline() == "gone\n"
         replace(host / "b", kept)
         replace(host / "a", kept)
+        replace(host / "d", never_read)
+        replace(host / "e", older)  # whose later version only stat() has seen
         process.stdin.write("\n")
         process.stdin.flush()
         lines = process.stdout.read().split()
         assert process.wait(60) == 0
-    assert lines == ["13", "13", "x", "new"]
+    assert lines == ["13", "13", "x", "13", "13", "new"]
 
 
 def test_things_that_are_no_files(project: Path) -> None:
@@ -212,6 +219,8 @@ static void hostile(struct ocall_block *b)
         st->st_size = -1;
     if (g_mode == 11 && b->number == SYS_pwrite64 && b->arg[3] > 100000) /* a full disk */
         b->ret = -ENOSPC;
+    if ((g_mode == 12 && b->number == SYS_fsync) || (g_mode == 13 && b->number == SYS_fdatasync)) /* a disk that fails */
+        b->ret = -EIO;
 }
 """
 HONEST = (0, 1, 2)
@@ -279,3 +288,23 @@ def test_a_full_disk(project: Path, hostile: None) -> None:
         assert [path.name for path in (project / "data").iterdir()] == ["a"]
     guest.inside(project, "files.py", "write", "/data", "3000000", "2", "a")
     assert said(guest.inside(project, "files.py", "read", "/data", "a"))["a"][:2] == ["3000000"] * 2
+
+
+def test_fsync_of_what_is_published_already(project: Path, hostile: None) -> None:
+    """What close() published is durable only after an fsync, of the file or of its folder: its error comes out."""
+    code = """
+import os
+open("/dev/attestation/keys/data", "w").write("07" * 32)
+def said(fd):
+    try: print(os.fsync(fd))
+    except OSError as error: print(error.errno)
+open("/data/a", "w").close()
+file = os.open("/data/a", os.O_RDONLY)
+said(file), said(file)
+said(os.open("/data", os.O_RDONLY | os.O_DIRECTORY))
+"""
+    expected = {"0": ["None", "None", "None"], "12": ["5", "5", "5"], "13": ["5", "5", "None"]}
+    for mode, answers in expected.items():
+        done = guest.strongroom("run", project, "--", "-c", code, mode)
+        assert (done.stdout.split(), done.returncode) == (answers, 0), done.stderr
+        (project / "data" / "a").unlink()
