@@ -219,7 +219,7 @@ static void hostile(struct ocall_block *b)
         st->st_size = -1;
     if (g_mode == 11 && b->number == SYS_pwrite64 && b->arg[3] > 100000) /* a full disk */
         b->ret = -ENOSPC;
-    if ((g_mode == 12 && b->number == SYS_fsync) || (g_mode == 13 && b->number == SYS_fdatasync)) /* a disk that fails */
+    if ((g_mode == 12 && b->number == SYS_fsync) || (g_mode == 13 && b->number == SYS_fdatasync)) /* it fails */
         b->ret = -EIO;
 }
 """
