@@ -141,20 +141,9 @@ def measure(directory: Path, arguments: list[str], rows: list[Row]) -> None:
 
 
 def _machines() -> Machines:
-    from strongroom import paths
-    from strongroom.machine import client
-    from strongroom.vm.lifecycle import Machines
-    from strongroom.vm.manufacture import Fuses
-    from strongroom.vm.records import Records, Vm
+    from strongroom.cli._machines import machines
 
-    def ask(operation: str, vm: Vm) -> None:
-        with contextlib.suppress(client.NoDaemon):
-            client.ask(operation, {"id": vm.id}, start=False)
-
-    home = paths.ensure_home()
-    return Machines(
-        Records(home), Fuses(home), lambda vm: ask("vm_stop", vm), idle=lambda vm: ask("vm_idle", vm)
-    )
+    return machines()
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,20 +17,9 @@ Force = Annotated[bool, typer.Option("--force", help="End the programs that run 
 
 
 def _machines() -> Machines:
-    from strongroom import paths
-    from strongroom.machine import client
-    from strongroom.vm.lifecycle import Machines
-    from strongroom.vm.manufacture import Fuses
-    from strongroom.vm.records import Records
+    from strongroom.cli._machines import machines
 
-    def ask(operation: str, vm: Vm) -> None:
-        with contextlib.suppress(client.NoDaemon):
-            client.ask(operation, {"id": vm.id}, start=False)
-
-    home = paths.ensure_home()
-    return Machines(
-        Records(home), Fuses(home), lambda vm: ask("vm_stop", vm), idle=lambda vm: ask("vm_idle", vm)
-    )
+    return machines()
 
 
 def _usage() -> dict[str, Any]:
