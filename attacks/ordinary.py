@@ -38,7 +38,11 @@ if __name__ == "__main__":
     os.ftruncate(descriptor, mmap.PAGESIZE)
     shared = mmap.mmap(descriptor, mmap.PAGESIZE)
     pipe = os.pipe()
-    with tempfile.NamedTemporaryFile(prefix="ordinary-key-") as keys, tempfile.TemporaryFile("w") as log:
+    with (
+        tempfile.NamedTemporaryFile(prefix="ordinary-key-", delete=False) as keys,
+        tempfile.TemporaryFile("w") as log,
+    ):
+        os.unlink(keys.name)  # open it is found all the same, and a kill leaves nothing behind
         for line in sys.stdin:
             verb, _, word = line.strip().partition(" ")
             seed = bytes.fromhex(word)
