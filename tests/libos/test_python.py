@@ -90,7 +90,8 @@ for attempt in (os.fork, lambda: subprocess.run(["/bin/true"]), lambda: os.execv
     # subprocess tries vfork, then fork.
     assert [line.split()[1] for line in said] == ["fork", "vfork", "fork", "execve"]
     assert all("asked for by " in line for line in said)
-    assert "_posixsubprocess" in said[1]
+    # The object that asked: an extension module, or an interpreter that has it built in (Debian's).
+    assert any(f"asked for by {name}" in said[1] for name in ("_posixsubprocess", "python3", "libpython3"))
 
 
 def test_threads_above_the_manifests(guests: Guests, bare: Path) -> None:

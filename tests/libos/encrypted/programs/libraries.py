@@ -81,7 +81,7 @@ def check_archives():
         file.add(ROOT / "tree", "tree")
     with tarfile.open(ROOT / "t.tgz") as file:
         names = sorted(file.getnames())
-        file.extractall(ROOT / "out", filter="data")
+        file.extractall(ROOT / "out", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     return sizes, names, (ROOT / "out" / "tree" / "a" / "f7").stat().st_size
 
 
