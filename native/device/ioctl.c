@@ -9,20 +9,6 @@
 #define ATTR_UNPRIVILEGED (SGX_ATTR_DEBUG | SGX_ATTR_MODE64BIT | SGX_ATTR_KSS | SGX_ATTR_AEXNOTIFY)
 #define ADD_AT_ONCE 256 /* pages under one hold of the lock */
 
-static bool all_zero(const void *p, size_t size)
-{
-    const uint8_t *bytes = p; /* reserved fields lie where they lie: not at multiples of eight */
-    uint64_t any = 0, word;
-    size_t i = 0;
-    for (; i + 8 <= size; i += 8) {
-        memcpy(&word, bytes + i, 8);
-        any |= word;
-    }
-    for (; i < size; i++)
-        any |= bytes[i];
-    return !any;
-}
-
 /* ECREATE's checks (SDM vol. 3D, ECREATE, "Operation"). */
 static bool ecreate_accepts(const struct sgx_secs *s)
 {

@@ -46,8 +46,7 @@ uint64_t memory_shared(uint64_t size, uint64_t at, bool want_secret, bool *secre
 static void ordinary_count(struct enclave *e, uint64_t pages)
 {
     e->refused_secret += pages;
-    if (g.epc && g.package.slot < EPC_SLOTS)
-        atomic_fetch_add(&g.epc->slot[g.package.slot].ordinary, (uint32_t)pages);
+    atomic_fetch_add(&epc_own()->ordinary, (uint32_t)pages);
 }
 
 void memory_hint(struct enclave *e, uint64_t pages, bool exec) { e->hint[exec] = pages; }
@@ -128,8 +127,7 @@ void memory_release(struct enclave *e)
         sys(__NR_munmap, e->vma[i].start, e->vma[i].end - e->vma[i].start);
     for (uint32_t i = 0; i < e->held_count; i++)
         sys(__NR_munmap, e->held[i].base, e->held[i].size);
-    if (g.epc && g.package.slot < EPC_SLOTS)
-        atomic_fetch_sub(&g.epc->slot[g.package.slot].ordinary, (uint32_t)e->refused_secret);
+    atomic_fetch_sub(&epc_own()->ordinary, (uint32_t)e->refused_secret);
     paging_release(e);
     if (e->epcm)
         sys(__NR_munmap, e->epcm, e->secs.size / SGX_PAGE_SIZE * 8);

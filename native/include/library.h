@@ -64,6 +64,19 @@ long call_on_stack(uint64_t stack_top, long (*fn)(void *), void *argument);
 /* A thread of this process that runs `fn` on its own stack; its number, or -errno. */
 long thread_clone(uint64_t stack_top, void (*fn)(void));
 
+static inline bool all_zero(const void *p, size_t size)
+{
+    const uint8_t *bytes = p; /* reserved fields lie where they lie: not at multiples of eight */
+    uint64_t any = 0, word;
+    size_t i = 0;
+    for (; i + 8 <= size; i += 8) {
+        __builtin_memcpy(&word, bytes + i, 8);
+        any |= word;
+    }
+    for (; i < size; i++)
+        any |= bytes[i];
+    return !any;
+}
 static inline uint64_t page_down(uint64_t a) { return a & ~(SGX_PAGE_SIZE - 1); }
 static inline uint64_t page_up(uint64_t a) { return page_down(a + SGX_PAGE_SIZE - 1); }
 static inline bool page_aligned(uint64_t a) { return (a & (SGX_PAGE_SIZE - 1)) == 0; }

@@ -29,10 +29,7 @@ static bool secinfo_read(struct enclave *e, uint64_t address, struct sgx_secinfo
     if (!operand_read(e, address, s, sizeof *s, fault))
         return false;
     *fault = gp;
-    for (size_t i = 0; i < sizeof s->reserved; i++)
-        if (s->reserved[i])
-            return false;
-    return !(s->flags & ~SECINFO_KNOWN);
+    return all_zero(s->reserved, sizeof s->reserved) && !(s->flags & ~SECINFO_KNOWN);
 }
 
 /* The EPCM entry of a page that exists, added first where the kernel would; 0 when there is none. Caller holds the lock. */
@@ -57,14 +54,6 @@ static uint64_t flags_of(uint64_t entry)
 {
     uint64_t type = entry & EPCM_TCS ? SGX_SECINFO_TCS : entry & EPCM_TRIM ? SGX_SECINFO_TRIM : SGX_SECINFO_REG;
     return (entry >> 1 & 7) | (entry & EPCM_PENDING ? SGX_SECINFO_PENDING : 0) | (entry & EPCM_MODIFIED ? SGX_SECINFO_MODIFIED : 0) | type;
-}
-
-static bool all_zero(const uint8_t *p, size_t size)
-{
-    for (size_t i = 0; i < size; i++)
-        if (p[i])
-            return false;
-    return true;
 }
 
 static bool tcs_acceptable(const struct sgx_tcs *t)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from strongroom import paths
 from strongroom.cli.fit import Row, judge
 from strongroom.errors import StrongroomError
 from strongroom.machine import client
 from strongroom.machine.launch import Demand, demand_of
+from support.interpreter_image import need_runtime
 
 MIB = 256
 PROGRAM = """\
@@ -69,9 +69,7 @@ def test_any_facts_give_a_demand(facts: dict[str, object]) -> None:
 
 @pytest.fixture
 def project(strongroom_home: Path, tmp_path: Path) -> Iterator[Path]:
-    for name in sorted(paths.NATIVE_NAMES):
-        if not (paths.native_directory() / name).is_file():
-            pytest.skip(f"{name} is not built: run `make`")
+    need_runtime()
     if " aes " not in Path("/proc/cpuinfo").read_text():
         pytest.skip("this processor has no AES-NI: nothing is paged")
     (tmp_path / "main.py").write_text(PROGRAM)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from strongroom import paths
 from strongroom.errors import StrongroomError
 from strongroom.machine import client
+from support.interpreter_image import need_runtime
 
 PROGRAM = """\
 import hashlib, mmap, sys, threading
@@ -47,9 +47,7 @@ except MemoryError:
 
 @pytest.fixture
 def project(strongroom_home: Path, tmp_path: Path) -> Iterator[Path]:
-    for name in sorted(paths.NATIVE_NAMES):
-        if not (paths.native_directory() / name).is_file():
-            pytest.skip(f"{name} is not built: run `make`")
+    need_runtime()
     (tmp_path / "main.py").write_text(PROGRAM)
     (tmp_path / "enclave.toml").write_text(
         '[enclave]\nmain = "main.py"\nmemory = "4G"\nthreads = 8\nedmm = true\n'

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from native import images
-from strongroom import paths
 from strongroom.cli._attack import programs
 from strongroom.errors import StrongroomError
 from strongroom.image.signer import KeySigner
 from strongroom.machine import client
+from support.interpreter_image import need_runtime
 
 PROGRAM = """\
 import hashlib, sys
@@ -33,9 +33,7 @@ print("all there")
 
 @pytest.fixture
 def project(strongroom_home: Path, tmp_path: Path) -> Iterator[Path]:
-    for name in sorted(paths.NATIVE_NAMES):
-        if not (paths.native_directory() / name).is_file():
-            pytest.skip(f"{name} is not built: run `make`")
+    need_runtime()
     if " aes " not in Path("/proc/cpuinfo").read_text():
         pytest.skip("this processor has no AES-NI: nothing is paged")
     (tmp_path / "main.py").write_text(PROGRAM)
