@@ -60,6 +60,7 @@ void memory_remove(struct enclave *e, uint64_t offset)
     if (!maybe_sealed)
         memset((void *)(was & EPCM_ADDRESS), 0, SGX_PAGE_SIZE);
     atomic_store(entry, maybe_sealed ? 0 : was & EPCM_ADDRESS);
+    present_clear(e, offset / SGX_PAGE_SIZE);
     paging_removed(e, offset);
     epc_return(e, 1);
     epc_demand(-1);

@@ -48,7 +48,7 @@ static long ioctl_create(struct enclave *e, void *argument)
         return -EINVAL;
     if (!ecreate_accepts(&secs))
         return -EIO;
-    uint64_t table = secs.size / SGX_PAGE_SIZE * 8;
+    uint64_t table = memory_tables(secs.size);
     long p = sys(__NR_mmap, 0, table, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if ((unsigned long)p >= -4095ul)
         return -ENOMEM;
@@ -65,6 +65,7 @@ static long ioctl_create(struct enclave *e, void *argument)
     epc_demand(1);
     e->exist = 1;
     e->epcm = (void *)p;
+    present_start(e, (uint64_t *)p + secs.size / SGX_PAGE_SIZE, secs.size / SGX_PAGE_SIZE);
     memset(e->secs.mrenclave, 0, 32);
     memset(e->secs.mrsigner, 0, 32);
     e->secs.isvprodid = e->secs.isvsvn = 0;

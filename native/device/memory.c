@@ -103,6 +103,7 @@ void *memory_add(struct enclave *e, uint64_t offset, uint64_t epcm_flags)
         return (void *)(ret ? ret : -(long)ENOMEM);
     }
     atomic_store(&e->epcm[offset / SGX_PAGE_SIZE], view | epcm_flags | EPCM_VALID | (exec ? EPCM_EXEC : 0));
+    present_set(e, offset / SGX_PAGE_SIZE);
     epc_demand(1);
     e->exist++;
     for (uint32_t i = 0; (epcm_flags & (EPCM_X | EPCM_W)) == (EPCM_X | EPCM_W) && i < e->held_count; i++)
@@ -121,6 +122,9 @@ void memory_seal(struct enclave *e)
     e->exec.used = e->exec.size; /* what comes later gets an extent that can still be written */
 }
 
+/* Bytes of an enclave's EPCM and of what says which of its pages exist, in one mapping. */
+uint64_t memory_tables(uint64_t size) { return size / SGX_PAGE_SIZE * 8 + present_size(size / SGX_PAGE_SIZE); }
+
 void memory_release(struct enclave *e)
 {
     for (uint32_t i = 0; i < e->vma_count; i++)
@@ -130,7 +134,7 @@ void memory_release(struct enclave *e)
     atomic_fetch_sub(&epc_own()->ordinary, (uint32_t)e->refused_secret);
     paging_release(e);
     if (e->epcm)
-        sys(__NR_munmap, e->epcm, e->secs.size / SGX_PAGE_SIZE * 8);
+        sys(__NR_munmap, e->epcm, memory_tables(e->secs.size));
     epc_demand(-(int64_t)e->exist);
     epc_return(e, e->pages);
 }
@@ -191,7 +195,14 @@ static int epcm_prot(uint64_t entry, int prot)
 
 static int page_prot(uint64_t entry, int prot) { return entry & (EPCM_OUT | EPCM_REST | EPCM_BLOCKING) ? 0 : epcm_prot(entry, prot); }
 
-/* Calls `each` for every run of pages in [start, end) that one mapping call can serve; false when one was refused. */
+/* The first address from `start` on whose page exists; `end` where there is none before it. Both lie in ELRANGE. */
+static uint64_t next_page(struct enclave *e, uint64_t start, uint64_t end)
+{
+    uint64_t base = e->secs.base;
+    return base + present_next(e, (start - base) / SGX_PAGE_SIZE, (end - base) / SGX_PAGE_SIZE) * SGX_PAGE_SIZE;
+}
+
+/* Maps or protects the pages in [start, end) that exist, in runs that one call can serve; false when one was refused. */
 static bool for_runs(struct enclave *e, uint64_t start, uint64_t end, int prot, bool map)
 {
     bool all = true;
@@ -201,7 +212,7 @@ static bool for_runs(struct enclave *e, uint64_t start, uint64_t end, int prot, 
         start = e->secs.base;
     if (end > e->secs.base + e->secs.size)
         end = e->secs.base + e->secs.size;
-    while (start < end) {
+    while (start < end && (start = next_page(e, start, end)) < end) {
         uint64_t entry = atomic_load(&e->epcm[(start - e->secs.base) / SGX_PAGE_SIZE]), at = start + SGX_PAGE_SIZE;
         int effective = page_prot(entry, prot);
         bool shown = (entry & EPCM_VALID) && !(entry & EPCM_TCS);
@@ -314,11 +325,8 @@ static long may_map(struct enclave *e, uint64_t start, uint64_t end, int prot)
         if (end > limit)
             end = limit;
     }
-    for (; prot && start < end; start += SGX_PAGE_SIZE) {
-        uint64_t entry = atomic_load(&e->epcm[(start - base) / SGX_PAGE_SIZE]);
-        if (!(entry & EPCM_VALID))
-            continue;
-        int most = (int)(entry >> 48 & 7); /* EPCM_MAX_* */
+    for (; prot && start < end && (start = next_page(e, start, end)) < end; start += SGX_PAGE_SIZE) {
+        int most = (int)(atomic_load(&e->epcm[(start - base) / SGX_PAGE_SIZE]) >> 48 & 7); /* EPCM_MAX_* */
         if (prot & ~most)
             return -EACCES;
     }

@@ -142,6 +142,8 @@ struct enclave {
     struct sgx_secs secs;
     struct sha256 measurement;
     _Atomic uint64_t *epcm;        /* one word a page, sparse */
+    uint64_t *present[6];          /* device/present.c: which pages exist */
+    uint32_t present_levels;
     uint64_t pages, exist;         /* EPC pages charged; pages that exist, evicted ones too */
     struct extent data, exec;      /* where the next pages of each kind go */
     _Atomic uint32_t closed;       /* idle: the program's mappings are without rights (device/tamper.c) */
@@ -226,10 +228,17 @@ void paging_removed(struct enclave *e, uint64_t offset);
 bool paging_fault(struct enclave *e, uint64_t address, uint64_t error);
 void paging_release(struct enclave *e);
 void paging_forget(void);
+/* device/present.c: which pages of ELRANGE exist, by number */
+uint64_t present_size(uint64_t pages);
+void present_start(struct enclave *e, uint64_t *table, uint64_t pages);
+void present_set(struct enclave *e, uint64_t page);
+void present_clear(struct enclave *e, uint64_t page);
+uint64_t present_next(struct enclave *e, uint64_t page, uint64_t end);
 /* device/memory.c: an enclave's pages. Lengths are bytes, offsets from the enclave's base. */
 void *memory_add(struct enclave *e, uint64_t offset, uint64_t epcm_flags);
 void memory_hint(struct enclave *e, uint64_t pages, bool exec);
 void memory_seal(struct enclave *e);
+uint64_t memory_tables(uint64_t size);
 void memory_release(struct enclave *e);
 long memory_map(struct enclave *e, uint64_t address, uint64_t size, int prot);
 long memory_protect(struct enclave *e, uint64_t address, uint64_t size, int prot);
