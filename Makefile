@@ -7,7 +7,7 @@ PYTEST  ?=
 export PYTHON
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo test faults fuzz bench conformance lint lock clean
+.PHONY: help setup build demo test faults fuzz bench conformance machine lint lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-20s%s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ bench: build ## every figure of the design's table, into docs/benchmarks.md (FAM
 
 conformance: build ## CPython's own tests inside and outside, and docs/conformance.md from them (half an hour)
 	@$(VENV)/bin/python -m conformance --numpy --write $(CONFORMANCE)
+
+machine: build ## a command in a throwaway guest with another kernel, in software: COMMAND='uname -a' OPTIONS='--append secretmem.enable=1'
+	@$(VENV)/bin/python tools/machine/machine.py $(OPTIONS) -- $(COMMAND)
 
 lint: setup ## ruff and mypy
 	@$(VENV)/bin/ruff check --quiet .
