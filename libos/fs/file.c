@@ -176,11 +176,17 @@ u32 file_generation(const struct file *f)
            (f->unix_socket ? unix_generation(f->unix_socket) : 0) + (f->type == FILE_TERMINAL ? terminal_generation(f) : 0);
 }
 
+void file_used(struct file *f)
+{
+    f->generation++;
+    if (f->edges)
+        poll_wake();
+}
+
 static long read_held(struct file *f, void *to, u64 size, long at)
 {
     u64 offset = at < 0 ? f->offset : (u64)at;
     long n = 0;
-    f->generation++;
     switch (f->type) {
     case FILE_DIR:
         return -EISDIR;
@@ -227,6 +233,7 @@ long file_read(struct file *f, void *to, u64 size, long at)
 {
     f->refs++;
     long n = read_held(f, to, size, at);
+    file_used(f);
     file_drop(f);
     return n;
 }
@@ -235,7 +242,6 @@ static long write_held(struct file *f, const void *from, u64 size, long at)
 {
     u64 offset = at < 0 ? f->offset : (u64)at;
     long n;
-    f->generation++;
     switch (f->type) {
     case FILE_TMP:
         if (f->flags & O_APPEND)
@@ -287,6 +293,7 @@ long file_write(struct file *f, const void *from, u64 size, long at)
 {
     f->refs++;
     long n = write_held(f, from, size, at);
+    file_used(f);
     file_drop(f);
     return n;
 }

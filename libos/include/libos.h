@@ -183,6 +183,7 @@ struct file {
     int refs;
     u32 flags;                          /* O_* */
     u32 generation;                     /* goes on with each use and each arrival: what EPOLLET calls an edge */
+    u32 edges;                          /* epoll_waits that wait for its next edge (host's files: the host knows of none) */
     u64 offset;
     const struct pack_entry *entry;     /* FILE_PACK */
     const struct boot_object *object;
@@ -220,6 +221,7 @@ long file_write(struct file *f, const void *from, u64 size, long at);
 u32 file_poll(struct file *f); /* POLL* ready now, of files inside; ~0u: ask the host (host_fd) */
 void poll_wake(void);
 u32 file_generation(const struct file *f);
+void file_used(struct file *f); /* a use has ended: EPOLLET is armed again, also for who waits already */
 void files_start(int quote_fd, int channel_fd);
 int fd_list(char *to, size_t size);
 int fd_next(int after);

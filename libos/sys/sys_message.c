@@ -289,6 +289,7 @@ static long message(const long *a, bool send)
         return -EFAULT;
     f->refs++;
     long n = f->type == FILE_UNIX ? unix_message(f, &h, (u32)a[2], send) : host_message(f, &h, (u32)a[2], send);
+    file_used(f);
     file_drop(f);
     if (n == -EPIPE && send && f->type != FILE_UNIX && !(a[2] & NOSIGNAL))
         signal_send(self(), 13, 0, 0);
@@ -314,6 +315,7 @@ long sys_sendto(const long *a)
             return bad == -EAFNOSUPPORT ? -EINVAL : bad;
         f->refs++;
         long n = unix_send(f, (void *)a[1], size, (u32)a[3], NULL, a[4] ? &name : NULL);
+        file_used(f);
         file_drop(f);
         return n;
     }
@@ -333,6 +335,7 @@ long sys_sendto(const long *a)
         if (n > 0)
             done += (u64)n;
     } while (n > 0 && done < size);
+    file_used(f);
     file_drop(f);
     if (n == -EPIPE && !done && !(a[3] & NOSIGNAL))
         signal_send(self(), 13, 0, 0);
@@ -354,6 +357,7 @@ long sys_recvfrom(const long *a)
             return -ENOMEM;
         f->refs++;
         long n = unix_receive(f, (void *)a[1], size, (u32)a[3], extra);
+        file_used(f);
         file_drop(f);
         files_drop(extra); /* nobody asked for them */
         if (n >= 0 && a[4])
@@ -366,6 +370,7 @@ long sys_recvfrom(const long *a)
     f->refs++;
     long n = host_wait(__NR_recvfrom, (u64)f->host_fd, host_data_address() + PAYLOAD_AT, size, (u64)a[3], a[4] ? host_data_address() : 0,
                        a[4] ? host_data_address() + ADDRESS_MOST : 0, a[3] & TRUNC ? 1 << 30 : size);
+    file_used(f);
     file_drop(f);
     if (n < 0)
         return restart(n);

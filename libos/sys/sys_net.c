@@ -18,7 +18,6 @@ long socket_of(long fd, struct file **f)
     *f = file_get((int)fd);
     if (!*f)
         return -EBADF;
-    (*f)->generation++;
     return (*f)->socket ? 0 : -ENOTSOCK;
 }
 #define SOCK(fd) struct file *f; long bad_ = socket_of(fd, &f); if (bad_) return bad_
@@ -140,6 +139,7 @@ static long with_address(long nr, const long *a)
             return bad == -EAFNOSUPPORT ? -EINVAL : bad;
         f->refs++;
         long ret = nr == __NR_connect ? unix_connect(f, &name) : unix_bind(f, &name);
+        file_used(f);
         file_drop(f);
         return ret;
     }
@@ -148,6 +148,7 @@ static long with_address(long nr, const long *a)
         return bad;
     f->refs++;
     long ret = host_wait((u64)nr, (u64)f->host_fd, host_data_address(), (u64)a[2], 0, 0, 0, 0);
+    file_used(f);
     file_drop(f);
     return ret;
 }
@@ -156,12 +157,16 @@ long sys_bind(const long *a) { return with_address(__NR_bind, a); }
 long sys_listen(const long *a)
 {
     SOCK(a[0]);
-    return f->type == FILE_UNIX ? unix_listen(f, a[1]) : host(__NR_listen, f->host_fd, a[1]);
+    long ret = f->type == FILE_UNIX ? unix_listen(f, a[1]) : host(__NR_listen, f->host_fd, a[1]);
+    file_used(f);
+    return ret;
 }
 long sys_shutdown(const long *a)
 {
     SOCK(a[0]);
-    return f->type == FILE_UNIX ? unix_shutdown(f, a[1]) : host(__NR_shutdown, f->host_fd, a[1]);
+    long ret = f->type == FILE_UNIX ? unix_shutdown(f, a[1]) : host(__NR_shutdown, f->host_fd, a[1]);
+    file_used(f);
+    return ret;
 }
 long sys_accept4(const long *a)
 {
@@ -173,6 +178,7 @@ long sys_accept4(const long *a)
         struct unix_name name = {.family = UNIX_, .size = 2};
         f->refs++;
         long bad = unix_accept(f, (u32)a[3], &new);
+        file_used(f);
         file_drop(f);
         if (bad)
             return bad;
@@ -188,6 +194,7 @@ long sys_accept4(const long *a)
     long fd = host_wait(__NR_accept4, (u64)f->host_fd, host_data_address(), host_data_address() + ADDRESS_MOST,
                         (u32)a[3] | O_CLOEXEC, 0, 0, 1 << 20);
     int type = f->socket_type;
+    file_used(f);
     file_drop(f);
     fd = fd_fresh(fd);
     if (fd < 0)

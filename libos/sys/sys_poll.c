@@ -19,12 +19,22 @@ void poll_wake(void)
     }
 }
 
-/* timeout in ns, -1 for ever. Fills got; count of ready ones, or -EINTR; 0, too, when *changes (may be NULL) changed. */
-static long poll_files(struct file **files, u32 *wanted, u32 *got, u32 count, long timeout_ns, const u32 *changes)
+/* Whether an epoll's list is another one than at `change`, or an edge that was told is there anew. */
+static bool epoll_changed(const struct file *e, u32 change)
+{
+    bool edge = e->changes != change;
+    for (u32 i = 0; i < e->item_count && !edge; i++)
+        edge = e->items[i].seen && file_get(e->items[i].fd) == e->items[i].file &&
+               file_generation(e->items[i].file) != e->items[i].generation;
+    return edge;
+}
+
+/* timeout in ns, -1 for ever. Fills got; count of ready ones, or -EINTR; 0, too, when the epoll (may be NULL) changed. */
+static long poll_files(struct file **files, u32 *wanted, u32 *got, u32 count, long timeout_ns, const struct file *epoll)
 {
     u64 end = timeout_ns > 0 ? now_ns(1) + (u64)timeout_ns : 0;
     long ret, left = timeout_ns;
-    u32 change = changes ? *changes : 0;
+    u32 change = epoll ? epoll->changes : 0;
     self()->polling = true;
     for (;;) {
         u32 ready = 0, hosts = 0;
@@ -55,7 +65,7 @@ static long poll_files(struct file **files, u32 *wanted, u32 *got, u32 count, lo
                 }
         }
         ret = ready;
-        if (ready || left == 0 || (changes && *changes != change))
+        if (ready || left == 0 || (epoll && epoll_changed(epoll, change)))
             break;
         if (timeout_ns > 0) {
             u64 now = now_ns(1);
@@ -280,11 +290,10 @@ static long epoll_once(struct file *e, struct event *to, u32 most, long timeout_
         else
             i++;
     u32 count = e->item_count;
-    struct file **files = kmalloc((u64)count * (sizeof(struct file *) + 16) + 1);
+    struct file **files = kmalloc((u64)count * (2 * sizeof(struct file *) + 8) + 1), **told = files + count;
     if (!files)
         return -ENOMEM;
-    u64 *data = (u64 *)(files + count);
-    u32 *wanted = (u32 *)(data + 0), *got = wanted + count;
+    u32 *wanted = (u32 *)(told + count), *got = wanted + count;
     for (u32 i = 0; i < count; i++) {
         struct epoll_item *item = &e->items[i];
         u32 generation = file_generation(item->file);
@@ -296,8 +305,13 @@ static long epoll_once(struct file *e, struct event *to, u32 most, long timeout_
         files[i] = !item->events || item->seen & ALWAYS ? NULL : item->file;
         if (files[i])
             files[i]->refs++;
+        if (item->seen) { /* who uses it wakes this thread */
+            told[i] = item->file;
+            told[i]->refs++;
+            told[i]->edges++;
+        }
     }
-    long ret = poll_files(files, wanted, got, count, timeout_ns, &e->changes);
+    long ret = poll_files(files, wanted, got, count, timeout_ns, e);
     for (u32 i = 0; i < count && ret >= 0 && n < most; i++)
         if (got[i])
             for (u32 k = 0; k < e->item_count; k++)
@@ -310,9 +324,14 @@ static long epoll_once(struct file *e, struct event *to, u32 most, long timeout_
                         e->items[k].events = 0;
                     break;
                 }
-    for (u32 i = 0; i < count; i++)
+    for (u32 i = 0; i < count; i++) {
         if (files[i])
             file_drop(files[i]);
+        if (told[i]) {
+            told[i]->edges--;
+            file_drop(told[i]);
+        }
+    }
     kfree(files);
     return ret < 0 ? ret : (long)n;
 }
@@ -333,7 +352,7 @@ static long epoll_inner(const long *a)
     for (;;) {
         change = e->changes;
         ret = epoll_once(e, (struct event *)a[1], most, left);
-        if (ret || !left || e->changes == change)
+        if (ret || !left || !epoll_changed(e, change))
             break;
         if (left > 0) {
             u64 now = now_ns(1);

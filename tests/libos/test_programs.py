@@ -38,7 +38,7 @@ def test_system_calls(calls: Outcome, check: str) -> None:
 @pytest.fixture(scope="module")
 def waiting(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     program = compiled(tmp_path_factory.mktemp("waiting"), WAITING, "waiting", "-static")
-    manifest = '[enclave]\nmain = "waiting"\nmemory = "8M"\nthreads = 4\n'
+    manifest = '[enclave]\nmain = "waiting"\nmemory = "8M"\nthreads = 4\nnetwork = true\n'
     return Outcome.of(guests.run(guests.build("waiting", {"waiting": program}, manifest), timeout=30))
 
 

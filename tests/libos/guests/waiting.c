@@ -1,9 +1,11 @@
-/* Guest: a descriptor is closed, or added, while another thread waits for it. Linux goes on with the open file; so here. */
+/* Guest: a descriptor is closed, added, or read while another thread waits for it. Linux goes on with the open file; so here. */
 #include "guest.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -154,5 +156,66 @@ CHECK(epoll_of_what_comes_later)
     EXPECT(told(epoll, EPOLL_CTL_MOD, ready, (struct epoll_event){.events = EPOLLIN | EPOLLONESHOT, .data.u64 = 3}) == 1 && g_wait.size == 3);
     EXPECT(epoll_wait(epoll, &event, 1, 20) == 0);
     close(epoll), close(quiet), close(ready);
+}
+/* Two ends of a connection: of the host's loopback, or inside. */
+static void ends(bool host, int fd[2])
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof at;
+    if (!host) {
+        EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, fd) == 0);
+        return;
+    }
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    fd[0] = socket(AF_INET, SOCK_STREAM, 0);
+    EXPECT(listen(listener, 1) == 0 && getsockname(listener, (struct sockaddr *)&at, &size) == 0);
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT(connect(fd[0], (struct sockaddr *)&at, size) == 0 && (fd[1] = accept(listener, NULL, NULL)) >= 0);
+    close(listener);
+}
+/* EPOLLET: an edge was told, one thread waits for the next one, another one takes what the first told of. */
+static void next_edge(bool host)
+{
+    int fd[2], epoll = epoll_create1(0);
+    char room[16];
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = 5};
+    pthread_t thread;
+    ends(host, fd);
+    EXPECT(epoll_ctl(epoll, EPOLL_CTL_ADD, fd[1], &event) == 0 && write(fd[0], "one", 3) == 3);
+    EXPECT(epoll_wait(epoll, &event, 1, 1000) == 1);
+    g_wait = (struct wait){.fd = epoll};
+    pthread_create(&thread, NULL, waits_for_events, &g_wait);
+    usleep(50000);
+    EXPECT(read(fd[1], room, sizeof room) == 3);
+    usleep(50000);
+    EXPECT(write(fd[0], "two", 3) == 3);
+    pthread_join(thread, NULL);
+    EXPECT(g_wait.got == 1 && g_wait.size == 5);
+    close(epoll), close(fd[0]), close(fd[1]);
+}
+CHECK(next_edge_inside) { next_edge(false); }
+CHECK(next_edge_of_the_host) { next_edge(true); }
+static void *looks_ahead(void *at)
+{
+    struct wait *w = at;
+    w->got = recv(w->fd, w->room, 6, MSG_PEEK | MSG_WAITALL);
+    return NULL;
+}
+/* The same where the use begins before the edge is told, and ends after it. */
+CHECK(edge_while_another_thread_reads)
+{
+    int fd[2], epoll = epoll_create1(0);
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+    pthread_t thread;
+    ends(true, fd);
+    EXPECT(epoll_ctl(epoll, EPOLL_CTL_ADD, fd[1], &event) == 0);
+    g_wait = (struct wait){.fd = fd[1]};
+    pthread_create(&thread, NULL, looks_ahead, &g_wait);
+    usleep(50000);
+    EXPECT(write(fd[0], "one", 3) == 3 && epoll_wait(epoll, &event, 1, 2000) == 1);
+    EXPECT(write(fd[0], "two", 3) == 3);
+    pthread_join(thread, NULL);
+    EXPECT(g_wait.got == 6 && epoll_wait(epoll, &event, 1, 2000) == 1);
+    close(epoll), close(fd[0]), close(fd[1]);
 }
 GUEST_MAIN
