@@ -152,6 +152,14 @@ void *memory_page(struct enclave *e, uint64_t address, uint64_t need)
     return (void *)(entry & EPCM_ADDRESS);
 }
 
+/* The page fault error code of an access (4 and more, without P) that ends in a fault: a page that is there is refused by the EPCM. */
+uint32_t memory_error(struct enclave *e, uint64_t address, uint32_t access)
+{
+    uint64_t offset = address - e->secs.base;
+    bool there = offset < e->secs.size && e->epcm && atomic_load(&e->epcm[offset / SGX_PAGE_SIZE]) & EPCM_VALID;
+    return there ? access | 1 | SGX_PF_SGX : access;
+}
+
 long memory_read(struct enclave *e, uint64_t address, void *to, size_t size)
 {
     for (uint8_t *out = to; size;) {
@@ -285,8 +293,7 @@ void memory_hide(struct enclave *e, uint64_t offset, uint64_t size)
 bool memory_allows(struct enclave *e, uint64_t address, uint64_t error)
 {
     uint64_t entry = atomic_load(&e->epcm[(address - e->secs.base) / SGX_PAGE_SIZE]);
-    int need = error & 16 ? PROT_EXEC : error & 2 ? PROT_WRITE : PROT_READ;
-    return !atomic_load(&e->closed) && page_prot(entry, (int)memory_vma_prot(e, address)) & need;
+    return !atomic_load(&e->closed) && page_prot(entry, (int)memory_vma_prot(e, address)) & access_of(error);
 }
 
 void memory_close(struct enclave *e)

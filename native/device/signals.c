@@ -224,31 +224,36 @@ static void fault_inside(struct thread *t, siginfo_t *info, ucontext_kernel *uc)
 {
     struct sigcontext *r = &uc->uc_mcontext;
     struct exit_event event = {(int)r->trapno, (uint32_t)r->err, 0};
-
+    struct enclave *e = t->enclave;
+    if (event.vector == VECTOR_DB && !(t->tcs->flags & SGX_TCS_DBGOPTIN)) { /* POPF inside set TF: opt-out entries have none */
+        r->eflags &= ~(uint64_t)RFLAGS_TF;
+        return;
+    }
+    bool own_page = event.vector == VECTOR_PF && r->cr2 - e->secs.base < e->secs.size;
     uint8_t code[3] = {0};
+
     lock(&g.memory_lock);
-    if (event.vector == VECTOR_PF && r->cr2 - t->enclave->secs.base < t->enclave->secs.size && paging_fault(t->enclave, r->cr2, r->err)) {
+    if (own_page && paging_fault(e, r->cr2, r->err)) {
         unlock(&g.memory_lock);
         return;
     }
-    if (event.vector == VECTOR_PF && r->cr2 - t->enclave->secs.base < t->enclave->secs.size &&
-        !(atomic_load(&t->enclave->epcm[(r->cr2 - t->enclave->secs.base) / SGX_PAGE_SIZE]) & EPCM_VALID))
-        memory_augment(t->enclave, r->cr2); /* pending, so the access faults all the same */
+    if (own_page) { /* why: the page is not there, the program's mapping says no, or the EPCM does */
+        _Atomic uint64_t *entry = &e->epcm[(r->cr2 - e->secs.base) / SGX_PAGE_SIZE];
+        int prot = (int)memory_vma_prot(e, r->cr2), need = access_of(r->err);
+        if (!(atomic_load(entry) & EPCM_VALID) && prot & need)
+            memory_augment(e, r->cr2); /* pending, so the access faults all the same */
+        if (atomic_load(entry) & EPCM_VALID && prot)
+            event.error |= prot & need ? 1 | SGX_PF_SGX : 1;
+    }
     if (event.vector == VECTOR_UD || event.vector == VECTOR_GP)
-        code_at(t->enclave, r->rip, code);
+        code_at(e, r->rip, code);
     unlock(&g.memory_lock);
     if ((event.vector == VECTOR_UD || event.vector == VECTOR_GP) && is_enclu(code)) {
         enclu_inside(t, uc);
         return;
     }
     if (event.vector == VECTOR_PF) {
-        struct enclave *e = t->enclave;
         event.address = r->cr2;
-        if (r->cr2 - e->secs.base < e->secs.size) {
-            uint64_t entry = atomic_load(&e->epcm[(r->cr2 - e->secs.base) / SGX_PAGE_SIZE]);
-            if (entry & EPCM_VALID) /* the page is there: the EPCM or the program's mapping says no */
-                event.error |= entry & (EPCM_TCS | EPCM_BLOCKING) ? 1 | SGX_PF_SGX : 1;
-        }
     } else if (event.vector == VECTOR_GP && is_io(code)) {
         event.vector = VECTOR_UD;
         event.error = 0;
@@ -277,11 +282,16 @@ void signal_entry(int number, siginfo_t *info, ucontext_kernel *uc)
     struct sigcontext *r = &uc->uc_mcontext;
     struct thread *t = thread_here();
     bool fault = info->si_code > 0 && (SIX & BIT(number));
+    bool step = fault && number == SIGTRAP && r->trapno == VECTOR_DB; /* of a program that steps: what is here is one instruction to it */
 
     if (r->rip >= (uint64_t)enter_call && r->rip < (uint64_t)enter_call_end) {
         if (t && t->inside)
             enter_complete(t, uc);
+        if (step)
+            return;
     } else if (in_library(r->rip)) {
+        if (step)
+            return;
         if (fault && r->rip >= (uint64_t)copy_host_begin && r->rip < (uint64_t)copy_host_end) {
             r->rip = (uint64_t)copy_host_fault;
             return;

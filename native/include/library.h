@@ -79,6 +79,8 @@ static inline bool all_zero(const void *p, size_t size)
 }
 static inline uint64_t page_down(uint64_t a) { return a & ~(SGX_PAGE_SIZE - 1); }
 static inline uint64_t page_up(uint64_t a) { return page_down(a + SGX_PAGE_SIZE - 1); }
+/* PROT_ bit that an access needs, by its page fault error code. */
+static inline int access_of(uint64_t error) { return error & 16 ? PROT_EXEC : error & 2 ? PROT_WRITE : PROT_READ; }
 static inline bool page_aligned(uint64_t a) { return (a & (SGX_PAGE_SIZE - 1)) == 0; }
 
 /* ---- measuring (processor/sha256.c, processor/measure.c) ---- */
@@ -172,7 +174,7 @@ struct thread {
     struct enclave *enclave;
     struct sgx_tcs *tcs;
     uint64_t tcs_address;
-    uint64_t host_fs, host_gs, host_rsp, host_rbp;
+    uint64_t host_fs, host_gs, host_rsp, host_rbp, host_tf;
     uint64_t blocked_six, pending_six; /* virtual mask of the signals that are never really blocked */
     uint64_t entry[18];      /* registers at the enclave's entry point, for the call by the vDSO (entry.S) */
     stack_t stack;           /* the host's own alternate stack */
@@ -248,6 +250,7 @@ void memory_show(struct enclave *e, uint64_t offset, uint64_t size);
 uint64_t memory_shared(uint64_t size, uint64_t at, bool want_secret, bool *secret);
 /* The library's own view of a page with at least these EPCM flags; 0 when there is none. */
 void *memory_page(struct enclave *e, uint64_t address, uint64_t need);
+uint32_t memory_error(struct enclave *e, uint64_t address, uint32_t access);
 /* Caller holds g.memory_lock; pages that are out come in. */
 long memory_read(struct enclave *e, uint64_t address, void *to, size_t size);
 long memory_write(struct enclave *e, uint64_t address, const void *from, size_t size);

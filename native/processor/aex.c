@@ -5,6 +5,8 @@
 #include "library.h"
 
 #define FP_MAGIC1 0x46505853u
+#define RFLAGS_TF 0x100ull
+#define RFLAGS_RESUMED 0x250cd5ull /* CF PF AF ZF SF DF OF RF AC ID: what ERESUME takes from the SSA, but what sigreturn will not */
 #define RFLAGS_ARITHMETIC 0x10cd5ull /* CF PF AF ZF SF OF RF: cleared by an asynchronous exit */
 
 struct fp_software { uint32_t magic1, extended_size; uint64_t features; uint32_t xstate_size; };
@@ -101,9 +103,8 @@ static bool state_restore(struct enclave *e, uint64_t frame, uint8_t *fp)
 
     if (memory_read(e, base + frame, legacy, sizeof legacy) || memory_read(e, base + frame + 512, header, sizeof header))
         return false;
-    for (int i = 1; i < 8; i++)
-        if (header[i])
-            return false;
+    if (header[1] || header[2]) /* bytes 520 to 535 */
+        return false;
     if (header[0] & ~xfrm || *(uint32_t *)(legacy + 24) & ~0xffffu)
         return false;
     if (!(header[0] & 1)) { /* a component not in the frame takes its initial state */
@@ -182,7 +183,7 @@ void aex(struct thread *t, ucontext_kernel *uc, const struct exit_event *event)
     r->r8 = r->r9 = r->r10 = r->r11 = r->r12 = r->r13 = r->r14 = r->r15 = 0;
     r->rsp = ursp;
     r->rbp = urbp;
-    r->eflags &= ~RFLAGS_ARITHMETIC;
+    r->eflags = (r->eflags & ~(RFLAGS_ARITHMETIC | RFLAGS_TF)) | t->host_tf;
     base_write(t->host_fs, t->host_gs);
     t->inside = 0;
     t->enclave = NULL;
@@ -192,20 +193,43 @@ void aex(struct thread *t, ucontext_kernel *uc, const struct exit_event *event)
     tamper_left(e);
 }
 
+static bool canonical(uint64_t address) { return !((int64_t)address >> 47); } /* of user space */
+
+/* A page of an SSA frame is there, regular, readable and writable; else the #PF to raise. */
+static bool ssa_page(struct enclave *e, uint64_t address, struct exit_event *fault)
+{
+    if (memory_page(e, address, EPCM_VALID | EPCM_R | EPCM_W) && !memory_page(e, address, EPCM_TCS))
+        return true;
+    *fault = (struct exit_event){VECTOR_PF, memory_error(e, address, 6), page_down(address)};
+    return false;
+}
+
+/* The pages of an SSA frame that the processor uses: those of the XSAVE area, and the one with GPRSGX. */
+static bool ssa_frame(struct enclave *e, uint64_t frame, uint64_t gpr, struct exit_event *fault)
+{
+    for (uint64_t at = 0; at < xstate_mask_size(e->secs.xfrm); at += SGX_PAGE_SIZE)
+        if (!ssa_page(e, frame + at, fault))
+            return false;
+    return ssa_page(e, gpr, fault);
+}
+
 /* Checks and transition of EENTER and ERESUME; the fault to raise at the ENCLU instruction, or vector -1. */
 static struct exit_event enter_enclave(struct enclave *e, struct thread *t, ucontext_kernel *uc, bool resume)
 {
     static const struct exit_event done = {-1, 0, 0}, gp = {VECTOR_GP, 0, 0};
     struct sigcontext *r = &uc->uc_mcontext;
     uint64_t address = r->rbx, aep = r->rcx;
-    struct exit_event pf = {VECTOR_PF, SGX_PF_SGX | 5, page_down(address)}; /* present, user: EPCM says no */
+    struct exit_event pf = {VECTOR_PF, 4, page_down(address)};
     struct sgx_tcs *tcs;
 
-    if (!page_aligned(address) || (int64_t)aep >> 47 != 0)
+    if (!page_aligned(address))
         return gp;
-    if (!e || !(tcs = memory_page(e, address, EPCM_VALID | EPCM_TCS)) || atomic_load(&e->flags) & ENCLAVE_LOST) {
-        if (!e)
-            pf.error = 4;
+    if (!e)
+        return pf;
+    if (!canonical(aep))
+        return gp;
+    if (!(tcs = memory_page(e, address, EPCM_VALID | EPCM_TCS)) || atomic_load(&e->flags) & ENCLAVE_LOST) {
+        pf.error = memory_error(e, address, 4);
         return pf;
     }
     if (!(atomic_load(&e->flags) & ENCLAVE_INITIALIZED))
@@ -219,24 +243,24 @@ static struct exit_event enter_enclave(struct enclave *e, struct thread *t, ucon
     if (resume ? tcs->cssa == 0 : tcs->cssa >= tcs->nssa)
         goto fail;
     uint32_t index = resume ? tcs->cssa - 1 : tcs->cssa;
-    uint64_t frame = e->secs.base + frame_offset(e, tcs, index);
-    for (uint32_t i = 0; i < e->secs.ssa_frame_size; i++)
-        if (!memory_page(e, frame + i * SGX_PAGE_SIZE, EPCM_VALID | EPCM_R | EPCM_W) ||
-            memory_page(e, frame + i * SGX_PAGE_SIZE, EPCM_TCS)) {
-            failed = (struct exit_event){VECTOR_PF, SGX_PF_SGX | 7, frame + i * SGX_PAGE_SIZE};
-            goto fail;
-        }
-    uint64_t gpr_at = e->secs.base + gpr_offset(e, tcs, index), fs = e->secs.base + tcs->ofsbase, gs = e->secs.base + tcs->ogsbase;
+    uint64_t frame = e->secs.base + frame_offset(e, tcs, index), gpr_at = e->secs.base + gpr_offset(e, tcs, index);
+    uint64_t fs = e->secs.base + tcs->ofsbase, gs = e->secs.base + tcs->ogsbase, start = e->secs.base + tcs->oentry;
+    if (!resume && !(canonical(fs) && canonical(gs) && canonical(start)))
+        goto fail;
+    if (!ssa_frame(e, frame, gpr_at, &failed))
+        goto fail;
     const uint64_t host_stack[2] = {r->rsp, r->rbp};
     struct sgx_gprsgx gpr; /* read for ERESUME only, which runs on a stack in secret memory */
     lock(&g.memory_lock);
     bool good = !memory_write(e, gpr_at + offsetof(struct sgx_gprsgx, ursp), host_stack, sizeof host_stack);
     if (good && resume)
-        good = !memory_read(e, gpr_at, &gpr, sizeof gpr) && !((int64_t)gpr.rip >> 47 || (int64_t)gpr.fsbase >> 47 ||
-               (int64_t)gpr.gsbase >> 47) && state_restore(e, frame - e->secs.base, (uint8_t *)r->fpstate);
+        good = !memory_read(e, gpr_at, &gpr, sizeof gpr) && canonical(gpr.rip) && canonical(gpr.fsbase) &&
+               canonical(gpr.gsbase) && state_restore(e, frame - e->secs.base, (uint8_t *)r->fpstate);
     unlock(&g.memory_lock);
     if (!good)
         goto fail;
+    bool opted_in = tcs->flags & SGX_TCS_DBGOPTIN; /* else TF waits outside */
+    t->host_tf = r->eflags & RFLAGS_TF;
     if (resume) {
         fs = gpr.fsbase;
         gs = gpr.gsbase;
@@ -244,13 +268,15 @@ static struct exit_event enter_enclave(struct enclave *e, struct thread *t, ucon
         r->rsp = gpr.rsp; r->rbp = gpr.rbp; r->rsi = gpr.rsi; r->rdi = gpr.rdi;
         r->r8 = gpr.r8; r->r9 = gpr.r9; r->r10 = gpr.r10; r->r11 = gpr.r11;
         r->r12 = gpr.r12; r->r13 = gpr.r13; r->r14 = gpr.r14; r->r15 = gpr.r15;
-        r->eflags = (gpr.rflags & 0x250dd5) | 0x202;
+        r->eflags = (gpr.rflags & (RFLAGS_RESUMED | (opted_in ? RFLAGS_TF : 0))) | 0x202;
         r->rip = gpr.rip;
         tcs->cssa--;
     } else {
         r->rax = tcs->cssa;
         r->rcx = r->rip + 3;
-        r->rip = e->secs.base + tcs->oentry;
+        r->rip = start;
+        if (!opted_in)
+            r->eflags &= ~RFLAGS_TF;
     }
     tcs->aep = aep;
     t->host_rsp = host_stack[0];

@@ -10,7 +10,10 @@ static const struct exit_event done = {-1, 0, 0}, gp = {VECTOR_GP, 0, 0};
 #define RFLAGS_CLEARED 0x8d5ull /* CF PF AF ZF SF OF */
 #define RFLAGS_ZF 0x40ull
 
-static struct exit_event page_fault(uint64_t address) { return (struct exit_event){VECTOR_PF, SGX_PF_SGX | 7, address}; }
+static struct exit_event page_fault(struct enclave *e, uint64_t address)
+{
+    return (struct exit_event){VECTOR_PF, memory_error(e, address, 4), address};
+}
 
 static void answer(struct sigcontext *r, uint64_t code)
 {
@@ -72,7 +75,7 @@ static struct exit_event accept(struct enclave *e, struct sigcontext *r, const s
         return gp;
     uint64_t entry = entry_of(e, r->rcx);
     if (!entry)
-        return page_fault(r->rcx);
+        return page_fault(e, r->rcx);
     /* PR is no part of the comparison: it says only that a restriction is to be accepted. */
     if (flags_of(entry) != (s->flags & ~SGX_SECINFO_PR)) {
         answer(r, SGX_PAGE_ATTRIBUTES_MISMATCH);
@@ -91,7 +94,7 @@ static struct exit_event extend(struct enclave *e, struct sigcontext *r, const s
 {
     uint64_t entry = entry_of(e, r->rcx), add = (s->flags & 7) << 1;
     if (!entry || entry & (EPCM_PENDING | EPCM_MODIFIED | EPCM_TRIM | EPCM_TCS))
-        return page_fault(r->rcx);
+        return page_fault(e, r->rcx);
     if (!((entry | add) & EPCM_R) && add & EPCM_W)
         return gp;
     if (!memory_repurpose(e, r->rcx - e->secs.base, (entry | add) & (EPCM_R | EPCM_W | EPCM_X)))
@@ -104,27 +107,27 @@ static struct exit_event extend(struct enclave *e, struct sigcontext *r, const s
 /* EACCEPTCOPY: RBX SECINFO with the permissions to have, RCX a pending page, RDX the page to copy. */
 static struct exit_event accept_copy(struct enclave *e, struct sigcontext *r, const struct sgx_secinfo *s)
 {
-    if (!inside_elrange(e, r->rdx, SGX_PAGE_SIZE, SGX_PAGE_SIZE) || (s->flags & ~7ull) != SGX_SECINFO_REG ||
+    if (!inside_elrange(e, r->rdx, SGX_PAGE_SIZE, SGX_PAGE_SIZE) || (s->flags & SGX_SECINFO_TYPE) != SGX_SECINFO_REG ||
         (!(s->flags & SGX_SECINFO_R) && s->flags & SGX_SECINFO_W))
         return gp;
-    uint64_t entry = entry_of(e, r->rcx), add = (s->flags & 7) << 1;
+    uint64_t entry = entry_of(e, r->rcx), source = entry_of(e, r->rdx), add = (s->flags & 7) << 1;
     if (!entry)
-        return page_fault(r->rcx);
-    if (!memory_page(e, r->rdx, EPCM_VALID | EPCM_R) || paging_in(e, r->rdx - e->secs.base))
-        return page_fault(r->rdx);
+        return page_fault(e, r->rcx);
+    if ((source & (EPCM_R | EPCM_TCS | EPCM_BLOCKING)) != EPCM_R)
+        return page_fault(e, r->rdx);
     if ((entry & (EPCM_PENDING | EPCM_MODIFIED | EPCM_TRIM | EPCM_TCS | EPCM_R | EPCM_W | EPCM_X)) != (EPCM_PENDING | EPCM_R | EPCM_W)) {
         answer(r, SGX_PAGE_ATTRIBUTES_MISMATCH);
         return done;
     }
-    if (!memory_repurpose(e, r->rcx - e->secs.base, EPCM_R | EPCM_W | add))
+    if (!memory_repurpose(e, r->rcx - e->secs.base, add))
         fatal("no memory for a page that becomes executable");
     if (paging_in(e, r->rcx - e->secs.base) || paging_in(e, r->rdx - e->secs.base)) /* the one's reload may have evicted the other */
-        return page_fault(r->rcx);
+        return page_fault(e, r->rcx);
     uint64_t to = atomic_load(&e->epcm[(r->rcx - e->secs.base) / SGX_PAGE_SIZE]);
     if ((to | atomic_load(&e->epcm[(r->rdx - e->secs.base) / SGX_PAGE_SIZE])) & EPCM_OUT)
-        return page_fault(r->rcx); /* an EPC that does not hold two clusters */
+        return page_fault(e, r->rcx); /* an EPC that does not hold two clusters */
     memcpy((void *)(to & EPCM_ADDRESS), memory_page(e, r->rdx, EPCM_VALID), SGX_PAGE_SIZE);
-    entry_change(e, r->rcx, add, EPCM_PENDING);
+    entry_change(e, r->rcx, add, EPCM_PENDING | EPCM_R | EPCM_W);
     memory_refresh(e, r->rcx - e->secs.base, SGX_PAGE_SIZE);
     answer(r, 0);
     return done;

@@ -15,22 +15,23 @@ bool operand_read(struct enclave *e, uint64_t address, void *to, size_t size, st
 {
     lock(&g.memory_lock);
     bool good = memory_page(e, address, EPCM_VALID | EPCM_R) && !memory_read(e, address, to, size);
+    *fault = (struct exit_event){VECTOR_PF, memory_error(e, address, 4), address};
     unlock(&g.memory_lock);
-    if (good)
-        return true;
-    *fault = (struct exit_event){VECTOR_PF, 4, address};
-    return false;
+    return good;
+}
+
+static bool operand_writable(struct enclave *e, uint64_t address, struct exit_event *fault)
+{
+    *fault = (struct exit_event){VECTOR_PF, memory_error(e, address, 6), address};
+    return memory_page(e, address, EPCM_VALID | EPCM_W);
 }
 
 static bool operand_write(struct enclave *e, uint64_t address, const void *from, size_t size, struct exit_event *fault)
 {
     lock(&g.memory_lock);
-    bool good = memory_page(e, address, EPCM_VALID | EPCM_W) && !memory_write(e, address, from, size);
+    bool good = operand_writable(e, address, fault) && !memory_write(e, address, from, size);
     unlock(&g.memory_lock);
-    if (good)
-        return true;
-    *fault = (struct exit_event){VECTOR_PF, 6, address};
-    return false;
+    return good;
 }
 
 /* EREPORT: RBX TARGETINFO, RCX REPORTDATA, RDX the REPORT to write. */
@@ -45,7 +46,7 @@ static struct exit_event ereport(struct thread *t, struct sigcontext *r)
         !inside_elrange(e, r->rdx, sizeof report, 512))
         return gp;
     if (!operand_read(e, r->rbx, &request.targetinfo, 512, &fault) ||
-        !operand_read(e, r->rcx, request.reportdata, 64, &fault))
+        !operand_read(e, r->rcx, request.reportdata, 64, &fault) || !operand_writable(e, r->rdx, &fault))
         return fault;
     uint32_t status = rpc_call(RPC_EREPORT, &request, sizeof request, &report, sizeof report);
     if (status & RPC_STATUS_FAULT)
@@ -67,7 +68,7 @@ static struct exit_event egetkey(struct thread *t, struct sigcontext *r)
 
     if (!inside_elrange(e, r->rbx, 512, 512) || !inside_elrange(e, r->rcx, 16, 16))
         return gp;
-    if (!operand_read(e, r->rbx, &request.keyrequest, 512, &fault))
+    if (!operand_read(e, r->rbx, &request.keyrequest, 512, &fault) || !operand_writable(e, r->rcx, &fault))
         return fault;
     uint32_t status = rpc_call(RPC_EGETKEY, &request, sizeof request, key, sizeof key);
     if (status & RPC_STATUS_FAULT)
@@ -93,6 +94,7 @@ static struct exit_event eexit(struct thread *t, struct sigcontext *r)
         return gp;
     r->rip = r->rbx;
     r->rcx = t->tcs->aep;
+    r->eflags = (r->eflags & ~0x100ull) | t->host_tf;
     base_write(t->host_fs, t->host_gs);
     t->inside = 0;
     t->enclave = NULL;

@@ -116,8 +116,14 @@ TABLE = {
     "provisioning seal": (
         PROVISIONER,
         replace(REQUEST, key_name=2),
-        (2, 0, 0x1234, 4, 0, 1, 0x0000000E, ZERO16, ZERO16, ZERO16, 0x13, *MASKED, ZERO32, b"s" * 32,
+        (2, 1, 0x1234, 4, 0, 1, 0x0000000E, ZERO16, ZERO16, ZERO16, 0x13, *MASKED, ZERO32, b"s" * 32,
          ZERO32, b"S" * 16, b"\x01" * 16, ZERO64),
+    ),
+    "provisioning seal with separation and sharing": (
+        replace(KSS, attributes=KSS.attributes | Attributes.PROVISIONKEY),
+        replace(REQUEST, key_name=2, key_policy=0x3C, config_svn=8),
+        (2, 0x3C, 0, 4, 8, 1, 0x0000000E, b"f" * 16, b"x" * 16, ZERO16, 0x93, *MASKED, ZERO32, b"s" * 32,
+         ZERO32, b"S" * 16, b"\x01" * 16, b"c" * 64),
     ),
     "EINIT token": (
         LAUNCHER,
@@ -192,6 +198,7 @@ def test_microcode_update_keeps_old_keys() -> None:
         (IDENTITY, replace(REQUEST, isv_svn=6), SgxError.SGX_INVALID_ISVSVN),
         (PROVISIONER, replace(REQUEST, key_name=1, isv_svn=6), SgxError.SGX_INVALID_ISVSVN),
         (IDENTITY, replace(REQUEST, cpu_svn=b"\x02" * 15 + b"\x03"), SgxError.SGX_INVALID_CPUSVN),
+        (KSS, replace(REQUEST, config_svn=10), SgxError.SGX_INVALID_ISVSVN),
     ],
 )
 def test_refusals(identity: Identity, request_: Keyrequest, code: SgxError) -> None:

@@ -2,6 +2,7 @@
  * SGX2 by the uapi header: pages that come, change and go. Usage: edmm FILE.sgxs FILE.sig ROOM, where ROOM is an offset in
  * ELRANGE with nothing in it. Reads steps from its input, a line each, and prints what came of each:
  *   map PAGE COUNT PROT | accept PAGE FLAGS | extend PAGE FLAGS | copy PAGE FLAGS FROM | read PAGE | write PAGE VALUE | call PAGE
+ *   put PAGE OFFSET VALUE | leaf NUMBER RBX RCX RDX (bytes from ROOM, or addresses from 2^40 on; says RAX and the arithmetic flags)
  *   restrict PAGE COUNT PERMISSIONS | types PAGE COUNT TYPE | remove PAGE COUNT | tcs PAGE LIKE | enter PAGE | sweep PAGE COUNT
  * PAGE counts from ROOM. Numbers are in hexadecimal.
  */
@@ -17,6 +18,7 @@ static uint64_t room;
 static int thread; /* the TCS in use: one whose enclave faulted is left behind at CSSA 1 */
 
 static uint64_t at(uint64_t page) { return l.base + room + page * PAGE; }
+static uint64_t operand(uint64_t value) { return value >> 40 ? value : l.base + room + value; }
 
 static void call(uint64_t tcs, uint64_t function, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {
@@ -28,6 +30,8 @@ static void call(uint64_t tcs, uint64_t function, uint64_t a, uint64_t b, uint64
     if ((r || run.function != 4) && ++thread < l.tcs_count)
         printf("fault vector %u error %#x at %#llx\n", run.exception_vector, run.exception_error_code,
                (unsigned long long)(run.exception_addr ? run.exception_addr - l.base - room : 0));
+    else if (!r && run.function == 4 && function == F_LEAF)
+        printf("%#llx flags %#llx\n", (unsigned long long)call.out, (unsigned long long)call.count);
     else if (!r && run.function == 4)
         printf("%#llx\n", (unsigned long long)call.out);
 }
@@ -52,13 +56,18 @@ static void step(const char *verb, const uint64_t *a)
         call(tcs, F_READ, at(a[0]), 0, 0, 0);
     else if (!strcmp(verb, "write"))
         call(tcs, F_WRITE, at(a[0]), a[1], 0, 0);
+    else if (!strcmp(verb, "put"))
+        call(tcs, F_WRITE, at(a[0]) + a[1], a[2], 0, 0);
+    else if (!strcmp(verb, "leaf"))
+        call(tcs, F_LEAF, a[0], operand(a[1]), operand(a[2]), operand(a[3]));
     else if (!strcmp(verb, "call"))
         call(tcs, F_CALL, at(a[0]), 0, 0, 0);
     else if (!strcmp(verb, "enter")) {
         struct sgx_enclave_run run = {.tcs = at(a[0])};
         struct call c = {.in = 41};
         int r = enter(F_ADD, (uint64_t)&c, 0, 2, 0, 0, &run);
-        printf("ret %d function %u vector %u out %llu\n", r, run.function, run.exception_vector, (unsigned long long)c.out);
+        printf("ret %d function %u vector %u error %#x out %llu\n", r, run.function, run.exception_vector, run.exception_error_code,
+               (unsigned long long)c.out);
     } else if (!strcmp(verb, "tcs")) { /* a TCS like the first, written word by word from inside */
         uint64_t words[9] = {0, 0, l.tcs[15] - l.base + PAGE, 3ull << 32, a[1], 0, l.tcs[15] - l.base + 4 * PAGE,
                              l.tcs[15] - l.base + 4 * PAGE, 0xfff00000fffull};

@@ -349,6 +349,11 @@ static void s_key(void)
     for (int i = 0; i < 3; i++) {
         struct call c = {0};
         struct sgx_keyrequest q = {.keyname = i == 2 ? 99 : 4 /* seal */, .keypolicy = 2 /* MRSIGNER */, .attributemask = 3};
+        if (argument) { /* KEYPOLICY, and a CONFIGSVN that rises */
+            q.keyname = 4;
+            q.keypolicy = (uint16_t)argument;
+            q.configsvn = (uint16_t)(i + 1);
+        }
         memcpy(c.data, &q, sizeof q);
         int r = call(F_KEY, &c, 2, &run);
         printf("ret %d function %u status %llu ", r, run.function, U(c.out));
@@ -602,6 +607,37 @@ static void s_spans(void)
     s_call();
 }
 
+/* Single steps (TF) across a call: none in the enclave, whose entry is opted out of debugging, and on behind it. */
+static volatile int steps_at_aep, steps_behind, stepping_inside;
+static void on_step(int n, siginfo_t *info, void *context)
+{
+    ucontext_t *uc = context;
+    (void)n, (void)info;
+    steps_at_aep += uc->uc_mcontext.gregs[REG_RAX] == 3 && uc->uc_mcontext.gregs[REG_RBX] == (long)l.tcs[0];
+    steps_behind += stepping_inside == 2;
+}
+static void s_step(void)
+{
+    struct sigaction a = {.sa_sigaction = on_step, .sa_flags = SA_SIGINFO};
+    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+    struct call c = {.in = 41};
+    sigaction(SIGTRAP, &a, NULL);
+    call(F_ADD, &c, 2, &run); /* gives the thread its record: the next one enters by the plain call */
+    for (int i = 0; i < 2; i++) {
+        c.out = 0;
+        stepping_inside = 1;
+        __asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq" : : : "memory", "cc");
+        int r = call(F_ADD, &c, 2, &run);
+        stepping_inside = 2;
+        __asm__ volatile("nop; nop; pushfq; andl $~0x100, (%%rsp); popfq" : : : "memory", "cc");
+        stepping_inside = 0;
+        printf("ret %d function %u out %llu inside %d behind %d\n", r, run.function, U(c.out), steps_at_aep, steps_behind > 2);
+    }
+    c.in = FAULT_TF;
+    int r = call(F_FAULT, &c, 2, &run); /* set inside, by POPF */
+    printf("ret %d function %u inside %d\n", r, run.function, steps_at_aep);
+}
+
 static void s_leave(void) { syscall(SYS_exit, 7); }
 
 /* A forked child loads an enclave of its own, at the place of its parent's. */
@@ -624,7 +660,7 @@ static void s_child(void)
 }
 
 static const struct { const char *name; void (*run)(void); } scenarios[] = {
-    {"before", s_before}, {"spans", s_spans}, {"child", s_child}, {"leave", s_leave},
+    {"before", s_before}, {"spans", s_spans}, {"child", s_child}, {"leave", s_leave}, {"step", s_step},
     {"call", s_call}, {"invalid", s_invalid}, {"registers", s_registers}, {"fault", s_fault}, {"resume", s_resume},
     {"storm", s_storm}, {"storm-altstack", s_storm_altstack}, {"storm-calls", s_storm_calls}, {"nested", s_nested}, {"threads", s_threads}, {"many", s_many},
     {"busy", s_busy}, {"nssa", s_nssa}, {"raw", s_raw}, {"report", s_report}, {"key", s_key}, {"bases", s_bases},
@@ -647,7 +683,11 @@ int main(int argc, char **argv)
     argument = argc > 4 ? strtoull(argv[4], NULL, 0) : 0;
     l.xfrm = 7;
     l.misc = argc > 5;
-    l.attributes = getenv("ENCLAVE_DEBUG") ? 2 : 0;
+    l.attributes = getenv("ENCLAVE_DEBUG") ? 2 : getenv("ENCLAVE_KSS") ? 0x80 : 0;
+    if (getenv("ENCLAVE_CONFIG")) { /* CONFIGID of sevens, CONFIGSVN 2 */
+        memset(l.config, 7, 64);
+        l.config[64] = 2;
+    }
     int r = load(&l, sgxs, size, sig, &step);
     if (r)
         return printf("%s: %s\n", step, strerrorname_np(-r)), 1;

@@ -49,10 +49,15 @@ HEAP = 0x1000000
 
 
 def build_image(
-    out: Path, nssa: int = 3, unmeasured: bool = False, heap_pages: int = 0, threads: int = THREADS
+    out: Path,
+    nssa: int = 3,
+    unmeasured: bool = False,
+    heap_pages: int = 0,
+    threads: int = THREADS,
+    frame_pages: int = 1,
 ) -> bytes:
     """Write ``out``; the MRENCLAVE. ``unmeasured`` adds one page of data that EEXTEND does not see, ``heap_pages``
-    that many zero pages."""
+    that many zero pages; of SSA frames of ``frame_pages`` the first and the last page are there."""
     pages: dict[int, tuple[int, bytes | None]] = {}
     with (BUILD / "enclave.elf").open("rb") as file:
         elf = ELFFile(file)
@@ -65,13 +70,13 @@ def build_image(
     for i in range(threads):
         base = THREAD_BASE + i * STRIDE
         pages[base] = (TCS, _tcs(base, entry, nssa))
-        for page in range(1, 4):
+        for page in range(1, 4) if frame_pages == 1 else (1, frame_pages):
             pages[base + page * PAGE] = (REG | R | W, None)
         pages[base + 4 * PAGE] = (REG | R | W, _thread_page(base))
         for page in (5, 6, 8, 9, 10, 11, 12, 13, 14, 15):
             pages[base + page * PAGE] = (REG | R | W, None)
     with out.open("wb") as file:
-        writer = Writer(file, SIZE, 1)
+        writer = Writer(file, SIZE, frame_pages)
         for offset in sorted(pages):
             flags, content = pages[offset]
             writer.add_page(offset, flags, content)

@@ -20,7 +20,7 @@
 #define PAGE 4096ull
 #define LOAD_TCS_MAX 64
 
-struct loaded { int fd; uint64_t base, size, tcs[LOAD_TCS_MAX], xfrm, attributes, misc; int tcs_count; };
+struct loaded { int fd; uint64_t base, size, tcs[LOAD_TCS_MAX], xfrm, attributes, misc; int tcs_count; uint8_t config[66]; };
 
 __attribute__((unused)) static void *read_file(const char *path, size_t *size)
 {
@@ -109,6 +109,8 @@ static int load(struct loaded *l, const uint8_t *sgxs, size_t size, const void *
     uint64_t attributes = 4 | l->attributes, xfrm = l->xfrm ? l->xfrm : 3;
     memcpy(secs + 48, &attributes, 8);
     memcpy(secs + 56, &xfrm, 8);
+    memcpy(secs + 192, l->config, 64); /* CONFIGID, CONFIGSVN */
+    memcpy(secs + 260, l->config + 64, 2);
     l->fd = open("/dev/sgx_enclave", O_RDWR | O_CLOEXEC);
     struct sgx_enclave_create create = {(uint64_t)secs};
     if (l->fd < 0 || ioctl(l->fd, SGX_IOC_ENCLAVE_CREATE, &create))

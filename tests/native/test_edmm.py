@@ -80,11 +80,11 @@ def test_permissions_go_and_come(wide: Machine) -> None:
         ("write 0 7", "0"),
         ("restrict 0 1 1", "0 count 0x1000 result 0"),
         ("read 0", "0x7"),
-        ("write 0 8", "fault vector 14 error 0x7 at 0"),
+        ("write 0 8", "fault vector 14 error 0x8007 at 0"),
         (f"accept 0 {REG | PR | R:x}", "0"),
-        ("write 0 8", "fault vector 14 error 0x7 at 0"),
+        ("write 0 8", "fault vector 14 error 0x8007 at 0"),
         ("restrict 0 1 3", "0 count 0x1000 result 0"),  # does not give back
-        ("write 0 8", "fault vector 14 error 0x7 at 0"),
+        ("write 0 8", "fault vector 14 error 0x8007 at 0"),
         (f"extend 0 {REG | R | W:x}", "0x6"),
         ("write 0 8", "0"),
         ("read 0", "0x8"),
@@ -102,16 +102,17 @@ def test_code_made_at_run_time(wide: Machine) -> None:
         ("map 0 8 7", "0"),
         (f"accept 0 {FRESH:x}", "0"),
         ("write 0 c30000002ab8", "0"),  # mov $42, %eax; ret
-        ("call 0", "fault vector 14 error 0x15 at 0"),
+        ("call 0", "fault vector 14 error 0x8015 at 0"),
         (f"extend 0 {REG | R | X:x}", "0x6"),
         ("call 0", "0x2a"),
         ("write 0 c30000002bb8", "0"),
         ("call 0", "0x2b"),
         (f"copy 1 {REG | R | X:x} 0", "0"),
         ("call 1", "0x2b"),
+        ("write 1 0", "fault vector 14 error 0x8007 at 0x1000"),  # R and X: as the SECINFO says, no more
         (f"copy 1 {REG | R | X:x} 0", MISMATCH),
         (f"copy 2 {REG | W:x} 0", "fault vector 13 error 0 at 0"),
-        (f"copy 2 {REG | R:x} 5", "fault vector 14 error 0x8007 at 0x5000"),
+        (f"copy 2 {REG | R:x} 5", "fault vector 14 error 0x8005 at 0x5000"),  # comes, and is pending
     )
 
 
@@ -143,11 +144,11 @@ def test_a_thread_is_added(wide: Machine) -> None:
         ("map 0 8 3", "0"),
         (f"accept 0 {FRESH:x}", "0"),
         (f"tcs 0 {entry:x}", "written"),
-        ("enter 0", "ret 0 function 2 vector 14 out 0"),
+        ("enter 0", "ret 0 function 2 vector 14 error 0x8005 out 0"),
         ("types 0 1 1", "0 count 0x1000 result 0"),
-        ("enter 0", "ret 0 function 2 vector 14 out 0"),  # not accepted yet
+        ("enter 0", "ret 0 function 2 vector 14 error 0x8005 out 0"),  # not accepted yet
         (f"accept 0 {TCS | MODIFIED:x}", "0"),
-        ("enter 0", "ret 0 function 4 vector 0 out 42"),
+        ("enter 0", "ret 0 function 4 vector 0 error 0 out 42"),
         ("read 0", "fault vector 14 error 0x8005 at 0"),
         (f"accept 1 {FRESH:x}", "0"),
         ("types 1 1 1", "0 count 0x1000 result 0"),  # zero: NSSA is 0

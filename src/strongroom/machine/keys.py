@@ -26,6 +26,8 @@ PKCS1_5_PADDING = b"\x00\x01" + b"\xff" * 330 + bytes.fromhex("003031300d0609608
 that the padding of the enclave's own signature is the same."""
 REQUIRED_SEALING_MASK = int(Attributes.INIT | Attributes.DEBUG)
 MASK_32 = 0xFFFFFFFF
+BY_POLICY = (KeyName.SEAL, KeyName.PROVISION_SEAL)
+"""The keys whose derivation KEYPOLICY shapes (EGETKEY, "Operation")."""
 
 
 @dataclass(frozen=True)
@@ -202,8 +204,8 @@ def egetkey(fuses: Fuses, identity: Identity, keyrequest: bytes, launch_hash: by
         raise LeafError(SgxError.SGX_INVALID_CPUSVN, "the CPUSVN asked for is beyond the package's")
     if request.isv_svn > identity.isv_svn:
         raise LeafError(SgxError.SGX_INVALID_ISVSVN, "the ISVSVN asked for is beyond the enclave's")
-    # The editions at hand name no code of its own for CONFIGSVN: it answers like the other software version.
-    if kss and request.config_svn > identity.config_svn:
+    # CONFIGSVN has no code of its own in the manual, and matters to the keys that KEYPOLICY shapes.
+    if name in BY_POLICY and request.config_svn > identity.config_svn:
         raise LeafError(SgxError.SGX_INVALID_ISVSVN, "the CONFIGSVN asked for is beyond the enclave's")
     return derive(fuses, _dependencies(name, fuses, identity, request))
 
@@ -235,20 +237,23 @@ def _dependencies(name: KeyName, fuses: Fuses, identity: Identity, request: Keyr
     )
     if name is KeyName.PROVISION:
         return replace(common, mrsigner=identity.mrsigner)
-    if name is KeyName.PROVISION_SEAL:
-        return replace(common, mrsigner=identity.mrsigner, seal_key_fuses=fuses.sealing_root)
     policy = KeyPolicy(request.key_policy)
-    return replace(
+    common = replace(
         common,
         key_policy=request.key_policy,
-        owner_epoch=fuses.owner_epoch,
-        key_id=request.key_id,
         seal_key_fuses=fuses.sealing_root,
-        mrenclave=identity.mrenclave if policy & KeyPolicy.MRENCLAVE else bytes(32),
-        mrsigner=identity.mrsigner if policy & KeyPolicy.MRSIGNER else bytes(32),
         isv_prod_id=0 if policy & KeyPolicy.NOISVPRODID else identity.isv_prod_id,
         isv_family_id=identity.isv_family_id if policy & KeyPolicy.ISVFAMILYID else bytes(16),
         isv_ext_prod_id=identity.isv_ext_prod_id if policy & KeyPolicy.ISVEXTPRODID else bytes(16),
         config_id=identity.config_id if policy & KeyPolicy.CONFIGID else bytes(64),
         config_svn=request.config_svn if policy & KeyPolicy.CONFIGID else 0,
+    )
+    if name is KeyName.PROVISION_SEAL:
+        return replace(common, mrsigner=identity.mrsigner)
+    return replace(
+        common,
+        owner_epoch=fuses.owner_epoch,
+        key_id=request.key_id,
+        mrenclave=identity.mrenclave if policy & KeyPolicy.MRENCLAVE else bytes(32),
+        mrsigner=identity.mrsigner if policy & KeyPolicy.MRSIGNER else bytes(32),
     )

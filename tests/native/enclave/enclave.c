@@ -45,6 +45,7 @@ static uint64_t raise_fault(uint64_t kind)
     case FAULT_EACCEPT: r = enclu(SGX_EACCEPT, &keyrequest, secret, 0); break;
     case FAULT_EMODPE: r = enclu(SGX_EMODPE, &keyrequest, secret, 0); break;
     case FAULT_EENTER: r = enclu(SGX_EENTER, 0, 0, 0); break;
+    case FAULT_TF: __asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq; nop; nop; pushfq; andl $~0x100, (%%rsp); popfq" : : : "memory", "cc"); break;
     case FAULT_TCS: __asm__ volatile("mov 0x100000, %0" : "=r"(r)); break;
     }
     return r;
@@ -129,6 +130,15 @@ uint64_t enclave_main(uint64_t function, struct call *c)
         const uint64_t *a = (const uint64_t *)c->data;
         secinfo[0] = a[1];
         c->out = enclu((uint32_t)a[0], secinfo, (void *)a[2], (void *)a[3]);
+        break;
+    }
+    case F_LEAF: {
+        const uint64_t *a = (const uint64_t *)c->data;
+        uint64_t rax = a[0], flags;
+        __asm__ volatile("push %%rax; mov $-1, %%eax; add $-1, %%eax; pop %%rax; .byte 0x0f, 0x01, 0xd7; pushfq; pop %1"
+                         : "+a"(rax), "=r"(flags) : "b"(a[1]), "c"(a[2]), "d"(a[3]) : "memory", "cc");
+        c->out = rax;
+        c->count = flags & 0x8d5;
         break;
     }
     case F_READ:
