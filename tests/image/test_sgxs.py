@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import struct
@@ -30,14 +31,8 @@ ECREATE = struct.pack("<8sIQ44x", b"ECREATE", 1, 0x10000)
 def test_written_stream_measures_to_what_the_manual_hashes() -> None:
     data = stream()
     # MRENCLAVE by hand: ECREATE, EADD, EEXTEND records only, the unmeasured page's data left out.
-    records = io.BytesIO(data)
-    by_hand = hashlib.sha256()
-    while tag := records.read(64):
-        content = records.read(256) if tag[:8] in (b"EEXTEND\0", b"UNMEASRD") else b""
-        if tag[:8] != b"UNMEASRD":
-            by_hand.update(tag + content)
     summary, mrenclave = scan(data)
-    assert mrenclave == by_hand.digest()
+    assert mrenclave == record_by_record(data)
     assert (summary.pages, summary.measured_pages, summary.unmeasured_data_pages, summary.tcs_count) == (
         5,
         2,
@@ -110,15 +105,30 @@ def test_any_bytes(tail: bytes) -> None:
     agree(ECREATE + tail)
 
 
+def record_by_record(data: bytes) -> bytes:
+    """MRENCLAVE of a stream the slow way. Its records are good."""
+    digest = hashlib.sha256()
+    records = io.BytesIO(data)
+    while tag := records.read(64):
+        content = records.read(256) if tag[:8] in (b"EEXTEND\0", b"UNMEASRD") else b""
+        if tag[:8] != b"UNMEASRD":
+            digest.update(tag + content)
+    return digest.digest()
+
+
 def agree(data: bytes) -> None:
-    """Both readers take the stream and find the same, or both refuse it with FormatError."""
+    """Both readers take the stream and find the same, or both refuse it for the same reason."""
     try:
         plain = list(sgxs.pages(memoryview(data)))
-    except FormatError:
-        with pytest.raises(FormatError):
-            scan(data)
+    except FormatError as refused:
+        for fast in (scan, lambda given: sgxs.mrenclave(memoryview(given))):
+            with pytest.raises(FormatError) as found:
+                fast(data)
+            assert str(found.value) == str(refused)
         return
-    summary, _ = scan(data)
+    summary, mrenclave = scan(data)
+    assert sgxs.mrenclave(memoryview(data)) == (summary, mrenclave)
+    assert mrenclave == record_by_record(data)
     assert summary.pages == len(plain)
     assert summary.measured_pages == sum(page.measured == sgxs.ALL_CHUNKS for page in plain)
     assert summary.partial_pages == sum(0 < page.measured < sgxs.ALL_CHUNKS for page in plain)
@@ -201,9 +211,47 @@ def test_long_runs(runs: list[tuple[str, int, int]], data: st.DataObject) -> Non
     assert sgxs.mrenclave(memoryview(image)) == (summary, mrenclave)
     assert summary.pages == sum(length for _, _, length in runs)
     assert summary.measured_pages == sum(length for kind, _, length in runs if kind == "measured")
-    at = data.draw(st.integers(0, len(image) // 64 - 1)) * 64 + data.draw(st.integers(0, 23))
+    at = data.draw(st.integers(0, len(image) // 64 - 1)) * 64 + data.draw(st.integers(0, 63))
     image[at] ^= data.draw(st.integers(1, 255))
     agree(bytes(image))
+
+
+@pytest.mark.parametrize("length", [5, 70])  # a run that is picked out, and one that is compared by columns
+@pytest.mark.parametrize("page", [0, 1, -1])
+def test_every_word_of_a_runs_headers_counts(length: int, page: int) -> None:
+    file = io.BytesIO()
+    writer = sgxs.Writer(file, 1 << 20)
+    for number in range(length):
+        writer.add_page(number * 4096, REG_RX, bytes([number]) * 4096)
+    good = file.getvalue()
+    expected = scan(good)
+    assert expected[1] == record_by_record(good)
+    start = 64 + page % length * sgxs.WHOLE_PAGE_SIZE
+    headers = [start, *range(start + 64, start + sgxs.WHOLE_PAGE_SIZE, sgxs.CHUNK_RECORD_SIZE)]
+    for at in (header + word for header in headers for word in range(0, 64, 8)):
+        bad = bytearray(good)
+        bad[at + at // 8 % 8] ^= 0x40
+        agree(bytes(bad))
+        with contextlib.suppress(FormatError):  # refused, or measured: never passed over
+            assert scan(bytes(bad))[1] != expected[1]
+
+
+def test_large_streams_with_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread hashes as if all were measured; where it is not, or did not come to its end, it does not count."""
+    file = io.BytesIO()
+    writer = sgxs.Writer(file, 1 << 22)
+    for number in range(600):
+        writer.add_page(number * 4096, REG_RW, bytes([number % 251]) * 4096, measured=number != 599)
+    image = memoryview(file.getvalue())
+    assert len(image) > sgxs.THREADED_SIZE
+    assert sgxs.mrenclave(image)[1] == writer.mrenclave()
+    whole = image[: -sgxs.WHOLE_PAGE_SIZE]
+    expected = record_by_record(bytes(whole))
+    assert sgxs.mrenclave(whole)[1] == expected
+    monkeypatch.setattr(sgxs, "_PIECE", 1 << 18)
+    assert sgxs.mrenclave(whole)[1] == expected
+    monkeypatch.setattr(sgxs._Ahead, "_work", lambda _: None)
+    assert sgxs.mrenclave(whole)[1] == expected
 
 
 def test_partly_measured_pages_are_measured_but_not_loadable() -> None:

@@ -12,11 +12,10 @@ from __future__ import annotations
 import hashlib
 import mmap
 import operator
-import queue
 import re
 import struct
 import threading
-import time
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -54,6 +53,7 @@ _UNMEASURED_TAGS = (TAG_UNMEASURED,) * CHUNKS
 _ZEROS = (bytes(48),) * CHUNKS
 _EADD_RUN = re.compile(rb"(?:EADD\0\0\0\0.{16}\0{40})+", re.DOTALL)
 MAX_RUN = 256
+_LONG_RUN = 32
 # The headers of a whole measured page: EADD's, then the chunks'.
 _HEADERS = struct.Struct("64s" + "64s256x" * CHUNKS)
 _HEADERS_SIZE = HEADER_SIZE * (1 + CHUNKS)
@@ -63,7 +63,7 @@ _BLOCK = 1 << 16
 MAX_PIPE_SIZE = 4 << 30
 THREADED_SIZE = 1 << 20
 """Streams from this size on are hashed by a thread while they are checked."""
-_PIECE = 1 << 21  # hashed at once, where nothing unmeasured stands in it
+_PIECE = 1 << 26  # hashed at once: between two the thread must wait for the interpreter's lock
 
 
 class Hasher(Protocol):
@@ -317,36 +317,60 @@ def pages(view: memoryview) -> Iterator[Page]:
 
 def mrenclave(view: memoryview) -> tuple[Summary, bytes]:
     """Check the whole stream and measure it. Raises FormatError."""
-    digest = hashlib.sha256()
+    parts = _Parts()
     if len(view) < THREADED_SIZE:
-        return scan(view, digest), digest.digest()
-    with _Behind(digest) as hasher:
-        summary = scan(view, hasher)
-    return summary, digest.digest()
+        summary, digest = scan(view, parts), None
+    else:
+        with _Ahead(view) as ahead:
+            summary = scan(view, parts)
+            digest = ahead.digest() if [len(part) for part in parts.found] == [len(view)] else None
+    return summary, digest or parts.digest()
 
 
-class _Behind:
-    """A hasher that works in a thread of its own; all of it is done at the context's end."""
+class _Parts:
+    """Keeps the parts to hash for later."""
 
-    def __init__(self, hasher: Hasher) -> None:
-        self._hasher = hasher
-        self._parts: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, daemon=True)
+    def __init__(self) -> None:
+        self.found: list[memoryview] = []
 
     def update(self, data: memoryview, /) -> None:
-        self._parts.put(data)
-        time.sleep(0)  # the interpreter's lock is the thread's for a moment, to begin; it hashes without
+        self.found.append(data)
+
+    def digest(self) -> bytes:
+        hasher = hashlib.sha256()
+        for part in self.found:
+            hasher.update(part)
+        return hasher.digest()
+
+
+class _Ahead:
+    """Hashes a stream in a thread while it is checked, as if all of it were measured: nearly always it is."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        self._stopped = False
+        self._digest: bytes | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
 
     def _work(self) -> None:
-        while (part := self._parts.get()) is not None:
-            self._hasher.update(part)
+        hasher = hashlib.sha256()
+        for start in range(0, len(self._view), _PIECE):
+            if self._stopped:
+                return
+            hasher.update(self._view[start : start + _PIECE])
+        self._digest = hasher.digest()
+
+    def digest(self) -> bytes | None:
+        """SHA-256 of the whole stream; None where the thread did not come to its end."""
+        self._thread.join()
+        return self._digest
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._parts.put(None)
+        self._stopped = True
         self._thread.join()
 
 
@@ -354,7 +378,7 @@ def scan(view: memoryview, hasher: Hasher) -> Summary:
     """Check the whole stream and feed its measured bytes to ``hasher``. Raises FormatError.
 
     Same rules as ``pages``, made for speed: whole measured pages are checked many at a time, runs of pages without
-    data by one expression, and measured bytes are hashed in pieces that end where something unmeasured stands.
+    data by one expression. ``hasher`` gets parts as long as they can be: they end where something unmeasured stands.
     """
     size, ssa_frame_size = read_ecreate(view)
     end = len(view)
@@ -388,9 +412,6 @@ def scan(view: memoryview, hasher: Hasher) -> Summary:
             measured_count += fitting
             tcs += good_flags[flags] * (fitting - 1)
             run = min(8 * run, MAX_RUN)
-            if position - pending >= _PIECE:
-                hasher.update(view[pending:position])
-                pending = position
             continue
         if run > 1 and fitting:  # not what it seemed: look again for a shorter one
             run //= 8
@@ -436,11 +457,12 @@ def scan(view: memoryview, hasher: Hasher) -> Summary:
         elif following == TAG_EADD:
             length = _run_without_data(view, position)
             if length:
-                words = view[position : position + length * HEADER_SIZE].cast("Q").tolist()
-                _check_run(words[1::8], words[2::8], lowest, size, good_flags)
-                tcs += sum(words[2::8].count(flags) for flags, is_tcs in good_flags.items() if is_tcs)
+                words = view[position : position + length * HEADER_SIZE].cast("Q")
+                offsets, kinds = words[1::8].tolist(), words[2::8].tolist()
+                _check_run(offsets, kinds, lowest, size, good_flags)
+                tcs += sum(kinds.count(flags) for flags, is_tcs in good_flags.items() if is_tcs)
                 count += length
-                lowest = words[-7] + PAGE_SIZE
+                lowest = offsets[-1] + PAGE_SIZE
                 position += length * HEADER_SIZE
     hasher.update(view[pending:position])
     return Summary(size, ssa_frame_size, count, measured_count, partial, unmeasured_data, tcs, end)
@@ -449,9 +471,12 @@ def scan(view: memoryview, hasher: Hasher) -> Summary:
 def _is_whole_run(view: memoryview, position: int, count: int, offset: int, flags: int) -> bool:
     """Whether ``count`` pages follow each other from ``position`` on, with one SECINFO and all their chunks in order.
 
-    The records' headers stand at fixed distances: they are picked out and compared with what they must be.
+    The records' headers stand at fixed distances. Of a few pages they are picked out and compared with what they must
+    be; in a long run each of their words is a column, compared at once.
     """
     area = view[position : position + count * WHOLE_PAGE_SIZE]
+    if count >= _LONG_RUN:
+        return _columns_hold(area.cast("Q"), count, offset, flags)
     found = b"".join(chain.from_iterable(_HEADERS.iter_unpack(area)))
     wanted = []
     end = offset + count * PAGE_SIZE
@@ -462,6 +487,23 @@ def _is_whole_run(view: memoryview, position: int, count: int, offset: int, flag
         wanted.append(part.replace(_MARK, offset.to_bytes(8, "little")[2:]))
         offset = stop
     return found == b"".join(wanted)
+
+
+def _columns_hold(words: memoryview[int], count: int, offset: int, flags: int) -> bool:
+    zeros = memoryview(bytes(8 * count)).cast("Q")
+    tags = memoryview(TAG_EEXTEND * count).cast("Q")
+    offsets = memoryview(array("Q", range(offset, offset + count * PAGE_SIZE, EEXTEND_SIZE)))
+    wanted = [
+        (0, memoryview(TAG_EADD * count).cast("Q")),
+        (1, offsets[::CHUNKS]),
+        (2, memoryview(array("Q", (flags,)) * count)),
+        *((place, zeros) for place in range(3, 8)),
+    ]
+    for index in range(CHUNKS):
+        at = (HEADER_SIZE + index * CHUNK_RECORD_SIZE) // 8
+        wanted += [(at, tags), (at + 1, offsets[index::CHUNKS])]
+        wanted += [(at + place, zeros) for place in range(2, 8)]
+    return all(words[place :: WHOLE_PAGE_SIZE // 8] == column for place, column in wanted)
 
 
 @lru_cache(maxsize=16)
