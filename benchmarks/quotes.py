@@ -72,5 +72,7 @@ def measure(folder: Path, scale: Scale) -> list[Figure]:
         Figure("quote-made", "ms", Side("quote", made), Side("one ECDSA P-256 signature", bare), "value", 1.0,
                limits="the signature, one CMAC and the key that it takes"),
         Figure("quote-verified", "ms", Side("verify_quote", ours), Side("dcap-qvl", judge), "ratio", 1.3,
-               limits="the checks that name the reason of a refusal in our own terms, before dcap-qvl is asked"),
+               limits="the checks that name the reason of a refusal in our own terms, before dcap-qvl is asked, "
+                      "and its claims, which it gives as JSON",
+               note="the platform and its collateral were met before: what was read of them is kept"),
     ]  # fmt: skip

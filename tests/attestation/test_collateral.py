@@ -61,6 +61,31 @@ def test_hostile_members(platform, data):
         pass
 
 
+@pytest.mark.parametrize("text", ["0", "000", "0g", "00 00", " 00", "00\n", "0x00", "٠٠"])
+def test_hexadecimal_members_are_nothing_else(platform, text):
+    value = json.loads(platform.collateral().to_json())
+    value["pck_crl"] = text
+    with pytest.raises(BadCollateral, match="'pck_crl' is not hexadecimal"):
+        Collateral.from_json(json.dumps(value))
+
+
+def test_what_is_kept_of_one_collateral_is_not_told_of_another(platform):
+    """Parts that were read before are not read again; a part that differs is."""
+    value = json.loads(platform.collateral().to_json())
+    before = Collateral.from_json(json.dumps(value)).spans()
+    info = json.loads(value["tcb_info"])
+    info["nextUpdate"] = "2031-01-01T00:00:00Z"
+    value["tcb_info"] = json.dumps(info)
+    after = Collateral.from_json(json.dumps(value)).spans()
+    assert after[0].end.year == 2031
+    assert after[1:] == before[1:]
+    assert [span.what for span in after] == [span.what for span in before]
+    value["tcb_info"] += "x"
+    for _ in range(2):  # a refusal is not kept as an answer either
+        with pytest.raises(BadCollateral, match="TCB info"):
+            Collateral.from_json(json.dumps(value)).spans()
+
+
 def test_missing_file_and_deep_json(tmp_path):
     with pytest.raises(BadCollateral, match="cannot read"):
         Collateral.load(tmp_path / "none")

@@ -6,10 +6,11 @@ import functools
 import json
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -19,9 +20,12 @@ from strongroom.attestation.errors import BadCollateral
 
 MAX_COLLATERAL_SIZE = 4 * 1024 * 1024
 _BINARY = frozenset({"root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature"})
-_PEM = re.compile(r"-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+?-----END CERTIFICATE-----")
-_KEPT_SIZE = 8192
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]++-----END CERTIFICATE-----")
+_KEPT_SIZE = 1 << 14
 _NEXT = "get the collateral again"
+D = TypeVar("D", str, bytes)
+A = TypeVarTuple("A")
+T = TypeVar("T")
 UNREADABLE = (
     ValueError,
     TypeError,
@@ -75,9 +79,7 @@ class Collateral:
             if not isinstance(member, str):
                 raise BadCollateral(f"the collateral has no text {field.name!r}", _NEXT)
             if field.name in _BINARY:
-                if re.fullmatch("(?:[0-9A-Fa-f]{2})*", member) is None:
-                    raise BadCollateral(f"the collateral's {field.name!r} is not hexadecimal", _NEXT)
-                members[field.name] = bytes.fromhex(member)
+                members[field.name] = _from_hex(member, field.name)
             else:
                 try:
                     member.encode()
@@ -113,30 +115,18 @@ class Collateral:
 
     def spans(self) -> list[Span]:
         """The dates of every part. Raises BadCollateral for a part that cannot be read."""
-        found = []
-        for what, text in (("TCB info", self.tcb_info), ("QE identity", self.qe_identity)):
-            value = _signed_json(text, what)
-            found.append(Span(what, _date(value, "issueDate", what), _date(value, "nextUpdate", what)))
-        for what, data in (("root CA's CRL", self.root_ca_crl), ("PCK CRL", self.pck_crl)):
-            try:
-                crl = x509.load_der_x509_crl(data)
-                end = crl.next_update_utc
-                begin = crl.last_update_utc
-                _ = crl.issuer
-            except UNREADABLE:
-                raise BadCollateral(f"the {what} cannot be read", _NEXT) from None
-            if end is None:
-                raise BadCollateral(f"the {what} names no next update", _NEXT)
-            found.append(Span(what, begin, end))
+        found = [
+            _span_of_json(self.tcb_info, "TCB info"),
+            _span_of_json(self.qe_identity, "QE identity"),
+            _span_of_crl(self.root_ca_crl, "root CA's CRL"),
+            _span_of_crl(self.pck_crl, "PCK CRL"),
+        ]
         for what, chain in (
             ("PCK CRL's issuer", self.pck_crl_issuer_chain),
             ("TCB info's issuer", self.tcb_info_issuer_chain),
             ("QE identity's issuer", self.qe_identity_issuer_chain),
         ):
-            found += [
-                Span(f"certificate of the {what}", c.not_valid_before_utc, c.not_valid_after_utc)
-                for c in certificates(chain, what)
-            ]
+            found += _spans_of_chain(chain, what)
         return found
 
     def root_certificates(self) -> list[x509.Certificate]:
@@ -148,7 +138,7 @@ class Collateral:
 def certificates(chain: str, what: str) -> list[x509.Certificate]:
     """The certificates of a PEM chain, at least one. Raises BadCollateral."""
     try:
-        found = list(_kept_chain(chain) if len(chain) <= _KEPT_SIZE else _read_chain(chain))
+        found = list(_read_chain(chain))
     except UNREADABLE:
         raise BadCollateral(f"a certificate of the {what} cannot be read", _NEXT) from None
     if not found:
@@ -156,25 +146,62 @@ def certificates(chain: str, what: str) -> list[x509.Certificate]:
     return found
 
 
+def _kept(size: int) -> Callable[[Callable[[D, *A], T]], Callable[[D, *A], T]]:
+    """What a pure function found for its last ``size`` inputs is kept, for short ones: a verification meets the same
+    issuers several times, and the next one meets them and the same collateral again."""
+
+    def decorate(read: Callable[[D, *A], T]) -> Callable[[D, *A], T]:
+        keep: Any = functools.lru_cache(maxsize=size)(read)
+
+        def call(data: D, *args: *A) -> T:
+            found: T = (keep if len(data) <= _KEPT_SIZE else read)(data, *args)
+            return found
+
+        call.__doc__ = read.__doc__
+        return call
+
+    return decorate
+
+
+@_kept(64)
 def read_certificate(pem: bytes) -> x509.Certificate:
-    """The certificate in ``pem``, read whole. Raises one of UNREADABLE.
-
-    The last ones are kept, and so are chains: a verification meets the same issuers several times, and the next one
-    meets them again.
-    """
-    return _kept(pem) if len(pem) <= _KEPT_SIZE else read_whole(x509.load_pem_x509_certificate(pem))
-
-
-@functools.lru_cache(maxsize=64)
-def _kept(pem: bytes) -> x509.Certificate:
+    """The certificate in ``pem``, read whole. Raises one of UNREADABLE."""
     return read_whole(x509.load_pem_x509_certificate(pem))
 
 
+@_kept(16)
 def _read_chain(chain: str) -> tuple[x509.Certificate, ...]:
     return tuple(read_certificate(pem.encode()) for pem in _PEM.findall(chain))
 
 
-_kept_chain = functools.lru_cache(maxsize=16)(_read_chain)
+@_kept(16)
+def _spans_of_chain(chain: str, what: str) -> tuple[Span, ...]:
+    return tuple(span_of(c, f"certificate of the {what}") for c in certificates(chain, what))
+
+
+def span_of(certificate: x509.Certificate, what: str) -> Span:
+    """From when to when a certificate holds."""
+    return Span(what, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+
+
+@_kept(16)
+def _span_of_crl(data: bytes, what: str) -> Span:
+    try:
+        crl = x509.load_der_x509_crl(data)
+        end = crl.next_update_utc
+        begin = crl.last_update_utc
+        _ = crl.issuer
+    except UNREADABLE:
+        raise BadCollateral(f"the {what} cannot be read", _NEXT) from None
+    if end is None:
+        raise BadCollateral(f"the {what} names no next update", _NEXT)
+    return Span(what, begin, end)
+
+
+@_kept(16)
+def _span_of_json(text: str, what: str) -> Span:
+    value = _signed_json(text, what)
+    return Span(what, _date(value, "issueDate", what), _date(value, "nextUpdate", what))
 
 
 def read_whole(certificate: x509.Certificate) -> x509.Certificate:
@@ -183,6 +210,16 @@ def read_whole(certificate: x509.Certificate) -> x509.Certificate:
     _ = certificate.subject, certificate.issuer, certificate.serial_number, certificate.public_key()
     _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     return certificate
+
+
+def _from_hex(text: str, name: str) -> bytes:
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        data = b""
+    if 2 * len(data) != len(text):  # ``fromhex`` passes over white space
+        raise BadCollateral(f"the collateral's {name!r} is not hexadecimal", _NEXT)
+    return data
 
 
 def _signed_json(text: str, what: str) -> dict[str, Any]:

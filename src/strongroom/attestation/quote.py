@@ -13,7 +13,7 @@ from strongroom.isa import dcap
 from strongroom.isa.report import ReportBody
 
 MAX_QUOTE_SIZE = 64 * 1024
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+?-----END CERTIFICATE-----")
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]++-----END CERTIFICATE-----")
 
 
 class _Reader:

@@ -16,7 +16,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from strongroom.attestation.collateral import UNREADABLE, Collateral, Span, read_certificate
+from strongroom.attestation.collateral import UNREADABLE, Collateral, read_certificate, span_of
 from strongroom.attestation.errors import (
     AlteredQuote,
     BadCollateral,
@@ -99,7 +99,7 @@ def _chain(quote: Quote) -> list[x509.Certificate]:
 def _check_roots(chain: list[x509.Certificate], collateral: Collateral, root: Root) -> None:
     """Says plainly whose root it is that was not named; that the chains hold is dcap-qvl's to prove."""
     if _has_point(chain[-1], root):
-        if all(_has_point(certificate, root) for certificate in collateral.root_certificates()):
+        if all(one is chain[-1] or _has_point(one, root) for one in collateral.root_certificates()):
             return
         raise CollateralMismatch(
             "the collateral is of another root than the quote", "get the quote's collateral"
@@ -125,7 +125,7 @@ def _common_name(certificate: x509.Certificate) -> str:
 
 def _check_dates(collateral: Collateral, chain: list[x509.Certificate], at: datetime) -> None:
     spans = collateral.spans()
-    spans += [Span("PCK certificate chain", c.not_valid_before_utc, c.not_valid_after_utc) for c in chain]
+    spans += [span_of(certificate, "PCK certificate chain") for certificate in chain]
     for span in spans:
         if at < span.begin:
             raise CollateralNotYetValid(

@@ -76,22 +76,24 @@ class Structure:
     def unpack(cls, data: Buffer) -> Self:
         """Read exactly ``SIZE`` bytes. Raises FormatError for another size or a reserved byte that is not
         zero."""
-        view = memoryview(data).cast("B")
-        if len(view) != cls.SIZE:
-            raise FormatError(f"{cls.NAME} is {cls.SIZE} bytes, got {len(view)}")
+        data = bytes(data)
+        if len(data) != cls.SIZE:
+            raise FormatError(f"{cls.NAME} is {cls.SIZE} bytes, got {len(data)}")
         values: dict[str, Any] = {}
         for field in cls.FIELDS:
-            raw = bytes(view[field.offset : field.offset + field.size])
-            if field.kind == "reserved":
-                if any(raw):
-                    end = field.offset + field.size - 1
-                    raise FormatError(f"{cls.NAME}: reserved bytes {field.offset} to {end} are not zero")
-            elif field.kind == "number":
-                values[field.name] = int.from_bytes(raw, "little")
-            elif field.kind == "octets":
+            offset, kind = field.offset, field.kind
+            raw = data[offset : offset + field.size]
+            if kind == "octets":
                 values[field.name] = raw
+            elif kind == "number":
+                values[field.name] = int.from_bytes(raw, "little")
+            elif kind == "reserved":
+                if any(raw):
+                    raise FormatError(
+                        f"{cls.NAME}: reserved bytes {offset} to {offset + field.size - 1} are not zero"
+                    )
             else:
-                values[field.name] = cast("type[Structure]", field.kind).unpack(raw)
+                values[field.name] = cast("type[Structure]", kind).unpack(raw)
         return cls(**values)
 
     def facts(self) -> dict[str, Any]:
