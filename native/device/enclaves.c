@@ -202,6 +202,7 @@ void enclaves_forget(void)
         e->epcm = NULL;
         e->cluster = e->clusters = NULL;
         e->store = NULL;
+        e->both = NULL;
         e->pages = e->exist = e->refused_secret = 0;
         e->secs.size = 0;
     }

@@ -156,7 +156,7 @@ static long ioctl_add_pages(struct enclave *e, struct sgx_enclave_add_pages *use
         return -EFAULT;
     if (!secinfo_accepts(&secinfo))
         return -EINVAL;
-    bool exec = secinfo.flags & SGX_SECINFO_X;
+    bool exec = (secinfo.flags & (SGX_SECINFO_X | SGX_SECINFO_W)) == SGX_SECINFO_X;
     while (done < add.length && !ret) {
         lock(&g.memory_lock);
         uint64_t from = done;

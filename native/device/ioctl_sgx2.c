@@ -90,7 +90,10 @@ long ioctl_types(struct enclave *e, struct sgx_enclave_modify_types *user)
         else if (was & (EPCM_PENDING | EPCM_MODIFIED)) {
             p.result = SGX_PAGE_NOT_MODIFIABLE;
             ret = -EFAULT;
+        } else if (tcs && !code_to_data(e, offset)) {
+            ret = -ENOMEM;
         } else {
+            was = atomic_load(entry);
             if (tcs)
                 paging_removed(e, offset); /* a TCS stays in the EPC, also one being trimmed: a thread may be in it */
             atomic_store(entry, (was & ~(EPCM_R | EPCM_W | EPCM_X | EPCM_TCS | EPCM_PR | EPCM_MAX_X)) | EPCM_MODIFIED | (tcs ? EPCM_TCS : EPCM_TRIM));

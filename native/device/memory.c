@@ -1,6 +1,6 @@
 /*
- * Backing of EPC pages. Each enclave has extents of shared memory: secret memory for pages that are never
- * executed, a sealed memfd for those that are. The library keeps a view of its own of every page; the
+ * Backing of EPC pages. Each enclave has extents of shared memory: secret memory for pages that can be
+ * written, a sealed memfd for those that can only be executed; code.c is of those that can be both. The library keeps a view of its own of every page; the
  * program's view in ELRANGE is a second mapping of the same memory (mremap with old size 0), with the
  * smaller of what the program asked of the device and what the EPCM allows. Descriptors are closed before
  * anything is written. Callers hold g.memory_lock, except for memory_page.
@@ -79,7 +79,9 @@ uint64_t memory_backing(struct enclave *e, bool exec)
             sys(__NR_madvise, base, e->hint[1] * SGX_PAGE_SIZE, 23 /* MADV_POPULATE_WRITE */);
         if (!exec && !secret && !debug)
             ordinary_count(e, size / SGX_PAGE_SIZE);
-        *extent = (struct extent){base, size, 0, exec, false};
+        if (exec && atomic_load(&e->flags) & ENCLAVE_INITIALIZED) /* filled a page at a time: code.c */
+            sys(__NR_mprotect, base, size, PROT_READ);
+        *extent = (struct extent){base, size, 0, exec};
         e->held[e->held_count++] = *extent;
     }
     uint64_t view = extent->base + extent->used;
@@ -92,7 +94,7 @@ uint64_t memory_backing(struct enclave *e, bool exec)
 /* A page of backing for `offset`, charged and entered in the EPCM; the library's view of it, or an error. */
 void *memory_add(struct enclave *e, uint64_t offset, uint64_t epcm_flags)
 {
-    bool exec = epcm_flags & EPCM_X;
+    bool exec = (epcm_flags & (EPCM_X | EPCM_W)) == EPCM_X;
     if (epc_charge(e, 1))
         return (void *)-(long)ENOMEM;
     long ret = paging_in(e, offset); /* a cluster is in the EPC or out of it as a whole */
@@ -106,20 +108,18 @@ void *memory_add(struct enclave *e, uint64_t offset, uint64_t epcm_flags)
     present_set(e, offset / SGX_PAGE_SIZE);
     epc_demand(1);
     e->exist++;
-    for (uint32_t i = 0; (epcm_flags & (EPCM_X | EPCM_W)) == (EPCM_X | EPCM_W) && i < e->held_count; i++)
-        e->held[i].written |= view - e->held[i].base < e->held[i].size;
     if (!(epcm_flags & EPCM_TCS)) /* a TCS stays: a thread may be about to enter by it */
         paging_added(e, offset);
     return (void *)view;
 }
 
-/* After EINIT the executable pages are no longer written, by nobody; one that is writable keeps its extent so. */
+/* After EINIT the executable pages are no longer written, by nobody. */
 void memory_seal(struct enclave *e)
 {
     for (uint32_t i = 0; i < e->held_count; i++)
-        if (e->held[i].exec && !e->held[i].written)
+        if (e->held[i].exec)
             sys(__NR_mprotect, e->held[i].base, e->held[i].size, PROT_READ);
-    e->exec.used = e->exec.size; /* what comes later gets an extent that can still be written */
+    e->exec.used = e->exec.size; /* what comes later gets an extent of its own */
 }
 
 /* Bytes of an enclave's EPCM and of what says which of its pages exist, in one mapping. */
@@ -133,6 +133,7 @@ void memory_release(struct enclave *e)
         sys(__NR_munmap, e->held[i].base, e->held[i].size);
     atomic_fetch_sub(&epc_own()->ordinary, (uint32_t)e->refused_secret);
     paging_release(e);
+    code_release(e);
     if (e->epcm)
         sys(__NR_munmap, e->epcm, memory_tables(e->secs.size));
     epc_demand(-(int64_t)e->exist);
@@ -179,9 +180,10 @@ long memory_write(struct enclave *e, uint64_t address, const void *from, size_t 
 {
     for (const uint8_t *in = from; size;) {
         uint64_t in_page = address & (SGX_PAGE_SIZE - 1), n = SGX_PAGE_SIZE - in_page;
-        uint8_t *page = memory_page(e, address, EPCM_VALID);
-        if (!page || paging_in(e, page_down(address) - e->secs.base))
+        uint64_t offset = page_down(address) - e->secs.base;
+        if (!memory_page(e, address, EPCM_VALID) || paging_in(e, offset) || !code_to_data(e, offset))
             return -EFAULT;
+        uint8_t *page = memory_page(e, address, EPCM_VALID);
         if (n > size)
             n = size;
         memcpy(page + in_page, in, n);
@@ -201,7 +203,14 @@ static int epcm_prot(uint64_t entry, int prot)
            prot;
 }
 
-static int page_prot(uint64_t entry, int prot) { return entry & (EPCM_OUT | EPCM_REST | EPCM_BLOCKING) ? 0 : epcm_prot(entry, prot); }
+int memory_permits(uint64_t entry, int prot) { return entry & (EPCM_OUT | EPCM_REST | EPCM_BLOCKING) ? 0 : epcm_prot(entry, prot); }
+
+/* What is in force: no fetch from secret memory, no write to what is executed (code.c). */
+static int page_prot(uint64_t entry, int prot)
+{
+    int backed = entry & EPCM_STAYS ? PROT_READ | PROT_WRITE | PROT_EXEC : PROT_READ | (entry & EPCM_EXEC ? PROT_EXEC : PROT_WRITE);
+    return memory_permits(entry, prot) & backed;
+}
 
 /* The first address from `start` on whose page exists; `end` where there is none before it. Both lie in ELRANGE. */
 static uint64_t next_page(struct enclave *e, uint64_t start, uint64_t end)

@@ -180,7 +180,7 @@ static uint16_t untouched(struct cluster *c)
     return result;
 }
 
-static bool stays(uint64_t entry) { return (entry & (EPCM_EXEC | EPCM_W)) == EPCM_EXEC; }
+static bool stays(uint64_t entry) { return (entry & (EPCM_EXEC | EPCM_STAYS)) == EPCM_EXEC; }
 
 /* EWB of a cluster's pages; how many left the EPC, 0 when there is no room for them. */
 static long evict_here(struct cluster *c)
@@ -188,6 +188,9 @@ static long evict_here(struct cluster *c)
     struct enclave *e = c->enclave;
     bool debug = e->secs.attributes & SGX_ATTR_DEBUG;
     uint64_t pages = count_of(c->here), base = offset_of(c);
+    for (unsigned i = 0; i < CLUSTER_PAGES; i++)
+        if (c->here >> i & 1 && atomic_load(entry_of(c, i)) & EPCM_W && !code_to_data(e, base + i * SGX_PAGE_SIZE))
+            return 0;
     uint16_t empty = untouched(c), stayed = 0;
     if (!store_of(e) || !epc_backing_take(pages, g_loading))
         return 0;
@@ -352,7 +355,7 @@ bool paging_fault(struct enclave *e, uint64_t address, uint64_t error)
     if (entry & EPCM_OUT)
         return !paging_in(e, offset);
     if (!(entry & EPCM_REST))
-        return memory_allows(e, address, error);
+        return memory_allows(e, address, error) || code_fault(e, address, error);
     queue_enter(c, CLUSTER_ACTIVE);
     open_to_program(c, c->here, EPCM_REST);
     rest_some();

@@ -123,12 +123,13 @@ bool gcm_page_open(const struct gcm_key *key, const uint8_t iv[12], const uint8_
 #define EPCM_MAX_X    (1ull << 50)
 /* what an evicted page is bound to */
 #define EPCM_SEALED_FLAGS (EPCM_VALID | EPCM_R | EPCM_W | EPCM_X | EPCM_TCS | EPCM_EXEC | EPCM_BLOCKING | EPCM_PR)
+#define EPCM_STAYS (1ull << 51) /* executable memory that is mapped writable too (device/code.c) */
 #define EPCM_ADDRESS 0x0000fffffffff000ull /* the library's own view of the page */
 
 struct enclave_vma { uint64_t start, end; uint32_t prot; }; /* what the program mapped of the device */
 #define VMAS_MAX 8192
 
-struct extent { uint64_t base, size, used; bool exec, written; };
+struct extent { uint64_t base, size, used; bool exec; };
 
 enum enclave_flag { ENCLAVE_CREATED = 1, ENCLAVE_INITIALIZED = 2, ENCLAVE_LOST = 4, ENCLAVE_BROKEN = 8 };
 
@@ -156,6 +157,7 @@ struct enclave {
     uint64_t serial;               /* of this process's enclaves, never the same twice */
     struct cluster *cluster, *clusters; /* device/paging.c: by offset in secret memory; those in use */
     uint64_t cluster_size;
+    struct both *both;             /* device/code.c: backings of pages of code made at run time, by number */
     uint8_t *store;                /* evicted pages: ciphertext and tags, in ordinary memory */
     struct extent held[4096];      /* all extents, for the unmapping */
     uint32_t held_count;
@@ -255,17 +257,22 @@ uint32_t memory_error(struct enclave *e, uint64_t address, uint32_t access);
 long memory_read(struct enclave *e, uint64_t address, void *to, size_t size);
 long memory_write(struct enclave *e, uint64_t address, const void *from, size_t size);
 
-/* SGX2. EAUG at `address`, as the kernel does at a fault; a page for other permissions; out of the program's view; EREMOVE. */
+/* SGX2. EAUG at `address`, as the kernel does at a fault; out of the program's view; EREMOVE. */
 uint64_t memory_backing(struct enclave *e, bool exec); /* a page's own place in the library's view; 0: no memory */
 bool memory_augment(struct enclave *e, uint64_t address);
-bool memory_repurpose(struct enclave *e, uint64_t offset, uint64_t permissions);
 void memory_hide(struct enclave *e, uint64_t offset, uint64_t size);
 void memory_remove(struct enclave *e, uint64_t offset);
 bool memory_refresh(struct enclave *e, uint64_t offset, uint64_t size);
+int memory_permits(uint64_t entry, int prot); /* of the rights asked: what the EPCM gives, the page being in the EPC */
 bool memory_allows(struct enclave *e, uint64_t address, uint64_t error);
 void memory_close(struct enclave *e);
 void memory_open(struct enclave *e, bool remap);
 uint32_t memory_vma_prot(struct enclave *e, uint64_t address);
+/* device/code.c: pages that are written and executed */
+bool code_fault(struct enclave *e, uint64_t address, uint64_t error);
+bool code_to_data(struct enclave *e, uint64_t offset);
+uint64_t code_removed(struct enclave *e, uint64_t offset);
+void code_release(struct enclave *e);
 /* device/warm.c: memory made ready ahead, for `data_pages` and `exec_pages` that will be added. */
 void warm_start(uint64_t data_pages, uint64_t exec_pages);
 /* Backing of at most `*size` bytes, which becomes what it is; 0 when there is none. */

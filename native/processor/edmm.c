@@ -97,8 +97,6 @@ static struct exit_event extend(struct enclave *e, struct sigcontext *r, const s
         return page_fault(e, r->rcx);
     if (!((entry | add) & EPCM_R) && add & EPCM_W)
         return gp;
-    if (!memory_repurpose(e, r->rcx - e->secs.base, (entry | add) & (EPCM_R | EPCM_W | EPCM_X)))
-        fatal("no memory for a page that becomes executable");
     entry_change(e, r->rcx, add, 0);
     memory_refresh(e, r->rcx - e->secs.base, SGX_PAGE_SIZE);
     return done;
@@ -119,8 +117,6 @@ static struct exit_event accept_copy(struct enclave *e, struct sigcontext *r, co
         answer(r, SGX_PAGE_ATTRIBUTES_MISMATCH);
         return done;
     }
-    if (!memory_repurpose(e, r->rcx - e->secs.base, add))
-        fatal("no memory for a page that becomes executable");
     if (paging_in(e, r->rcx - e->secs.base) || paging_in(e, r->rdx - e->secs.base)) /* the one's reload may have evicted the other */
         return page_fault(e, r->rcx);
     uint64_t to = atomic_load(&e->epcm[(r->rcx - e->secs.base) / SGX_PAGE_SIZE]);

@@ -1,13 +1,16 @@
 /*
- * SGX2 by the uapi header: pages that come, change and go. Usage: edmm FILE.sgxs FILE.sig ROOM, where ROOM is an offset in
- * ELRANGE with nothing in it. Reads steps from its input, a line each, and prints what came of each:
+ * Pages that come, change and go (SGX2), or are written and executed, by the uapi header. Usage: edmm FILE.sgxs FILE.sig ROOM,
+ * where ROOM is an offset in ELRANGE with nothing in it, or with pages of the image. Reads steps from its input, a line each, and prints what came of each:
  *   map PAGE COUNT PROT | accept PAGE FLAGS | extend PAGE FLAGS | copy PAGE FLAGS FROM | read PAGE | write PAGE VALUE | call PAGE
  *   put PAGE OFFSET VALUE | leaf NUMBER RBX RCX RDX (bytes from ROOM, or addresses from 2^40 on; says RAX and the arithmetic flags)
  *   restrict PAGE COUNT PERMISSIONS | types PAGE COUNT TYPE | remove PAGE COUNT | tcs PAGE LIKE | enter PAGE | sweep PAGE COUNT
+ *   sweep-plain PAGE COUNT | race PAGE TIMES | own PAGE TIMES | outside PAGE VALUE
  * PAGE counts from ROOM. Numbers are in hexadecimal.
  */
 #define LOADER_LIBRARY
 #include "loader.c"
+
+#include <pthread.h>
 
 #include "enclave.h"
 #include "sgx_arch.h"
@@ -41,6 +44,88 @@ static void answered(int ret, uint64_t count, uint64_t result)
     printf("%s count %#llx result %llu\n", ret ? strerrorname_np(errno) : "0", (unsigned long long)count, (unsigned long long)result);
 }
 
+/* One call by the TCS `number`; ~0 where it faults. */
+static uint64_t quiet(int number, uint64_t function, uint64_t a, uint64_t b)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[number]};
+    struct call c = {0};
+    const uint64_t words[2] = {a, b};
+    memcpy(c.data, words, sizeof words);
+    return enter(function, (uint64_t)&c, 0, 2, 0, 0, &run) || run.function != 4 ? ~0ull : c.out;
+}
+
+static uint64_t move_eax(uint64_t value) { return 0xc300000000b8ull | value << 8; } /* mov $value, %eax; ret */
+
+struct race { uint64_t page, times; _Atomic uint64_t written, seen; };
+
+static void *race_write(void *argument)
+{
+    struct race *r = argument;
+    for (uint64_t i = 1; i <= r->times; i++) {
+        while (r->seen + 8 < i) /* neither runs away from the other */
+            sched_yield();
+        r->written = i;
+        if (quiet(1, F_WRITE, at(r->page), move_eax(i)) == ~0ull)
+            r->written = ~0ull;
+    }
+    return NULL;
+}
+
+/* One thread writes new code again and again, this one runs it: what it gives never goes back, and ends with the last. */
+static void race(uint64_t page, uint64_t times)
+{
+    struct race r = {.page = page, .times = times};
+    uint64_t before = 0, wrong = 0;
+    pthread_t t;
+    quiet(0, F_WRITE, at(page), move_eax(0));
+    pthread_create(&t, NULL, race_write, &r);
+    while (before < times) {
+        uint64_t got = quiet(2, F_CALL, at(page), 0);
+        wrong += got < before || got > r.written || got == ~0ull;
+        r.seen = before = got;
+    }
+    pthread_join(t, NULL);
+    printf("wrong %llu last %#llx\n", (unsigned long long)wrong, (unsigned long long)quiet(2, F_CALL, at(page), 0));
+}
+
+/* Code that writes the page it lies in: incq 9(%rip); mov 2(%rip), %rax; ret. The count that it gives in the end. */
+static void own(uint64_t page, uint64_t times)
+{
+    uint64_t got = 0;
+    quiet(0, F_WRITE, at(page), 0x480000000905ff48);
+    quiet(0, F_WRITE, at(page) + 8, 0xc300000002058b);
+    for (uint64_t i = 0; i < times; i++)
+        got = quiet(0, F_CALL, at(page), 0);
+    printf("%#llx\n", (unsigned long long)got);
+}
+
+/* Root's way to memory: whether any mapping of the page's content is read, or written, by /proc/PID/mem. */
+static void outside(uint64_t page, uint64_t value)
+{
+    static uint64_t control[PAGE / 8] __attribute__((aligned(PAGE)));
+    FILE *maps = fopen("/proc/self/maps", "r");
+    int mem = open("/proc/self/mem", O_RDWR), reads = 0, writes = 0;
+    char line[512];
+    uint64_t word;
+    mprotect(control, PAGE, PROT_READ);
+    int shown = pread(mem, &word, 8, (off_t)(uintptr_t)control) == 8 && pwrite(mem, &word, 8, (off_t)(uintptr_t)control) == 8;
+    while (maps && fgets(line, sizeof line, maps)) {
+        unsigned long start, end;
+        if (sscanf(line, "%lx-%lx", &start, &end) != 2 || !(strstr(line, "sgx-epc") || strstr(line, "secretmem")))
+            continue;
+        for (; start < end; start += PAGE)
+            if (start == at(page) || start >= l.base + l.size || start < l.base) {
+                if (pread(mem, &word, 8, (off_t)start) != 8 || word != value)
+                    continue;
+                reads = 1;
+                writes |= pwrite(mem, &word, 8, (off_t)start) == 8;
+            }
+    }
+    printf("control %d read %d written %d\n", shown, reads, writes);
+    fclose(maps);
+    close(mem);
+}
+
 static void step(const char *verb, const uint64_t *a)
 {
     uint64_t tcs = l.tcs[thread];
@@ -62,6 +147,12 @@ static void step(const char *verb, const uint64_t *a)
         call(tcs, F_LEAF, a[0], operand(a[1]), operand(a[2]), operand(a[3]));
     else if (!strcmp(verb, "call"))
         call(tcs, F_CALL, at(a[0]), 0, 0, 0);
+    else if (!strcmp(verb, "race"))
+        race(a[0], a[1]);
+    else if (!strcmp(verb, "own"))
+        own(a[0], a[1]);
+    else if (!strcmp(verb, "outside"))
+        outside(a[0], a[1]);
     else if (!strcmp(verb, "enter")) {
         struct sgx_enclave_run run = {.tcs = at(a[0])};
         struct call c = {.in = 41};
@@ -80,9 +171,9 @@ static void step(const char *verb, const uint64_t *a)
             enter(F_WRITE, (uint64_t)&c, 0, 2, 0, 0, &run);
         }
         printf("written\n");
-    } else if (!strcmp(verb, "sweep")) { /* all accepted, filled, checked */
+    } else if (!strncmp(verb, "sweep", 5)) { /* all accepted (not by sweep-plain), filled, checked */
         uint64_t bad = 0;
-        for (uint64_t i = 0; i < a[1]; i++) {
+        for (uint64_t i = 0; i < a[1] && !verb[5]; i++) {
             struct sgx_enclave_run run = {.tcs = tcs};
             struct call c = {0};
             const uint64_t words[3] = {5, 0x20b, at(a[0] + i)};

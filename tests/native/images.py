@@ -46,6 +46,8 @@ def _thread_page(base: int) -> bytes:
 
 HEAP = 0x1000000
 """Where the pages of ``heap_pages`` begin."""
+CODE = 0x2000000
+"""Where those of ``code_pages`` begin."""
 
 
 def build_image(
@@ -55,9 +57,11 @@ def build_image(
     heap_pages: int = 0,
     threads: int = THREADS,
     frame_pages: int = 1,
+    code_pages: int = 0,
 ) -> bytes:
     """Write ``out``; the MRENCLAVE. ``unmeasured`` adds one page of data that EEXTEND does not see, ``heap_pages``
-    that many zero pages; of SSA frames of ``frame_pages`` the first and the last page are there."""
+    that many zero pages, ``code_pages`` zero pages at CODE that can be written and executed; of SSA frames of
+    ``frame_pages`` the first and the last page are there."""
     pages: dict[int, tuple[int, bytes | None]] = {}
     with (BUILD / "enclave.elf").open("rb") as file:
         elf = ELFFile(file)
@@ -82,6 +86,8 @@ def build_image(
             writer.add_page(offset, flags, content)
         for page in range(heap_pages):
             writer.add_page(HEAP + page * PAGE, REG | R | W, None)
+        for page in range(code_pages):
+            writer.add_page(CODE + page * PAGE, REG | R | W | X, bytes(PAGE))
         if unmeasured:
             writer.add_page(0x800000, REG | R | W, b"\x01" * PAGE, measured=False)
         return writer.mrenclave()

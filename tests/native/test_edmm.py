@@ -29,9 +29,9 @@ def wide(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     return replace(machine, image=image, signature=signature, mrenclave=mrenclave)
 
 
-def play(server: PackageServer, machine: Machine, *steps: str) -> list[str]:
+def play(server: PackageServer, machine: Machine, *steps: str, options: tuple[str, ...] = ()) -> list[str]:
     words = [str(images.BUILD / "edmm"), str(machine.image), str(machine.signature), hex(ROOM)]
-    done = server.run(words, input="\n".join(steps).encode())
+    done = server.run(words, options, input="\n".join(steps).encode())
     assert (done.returncode, done.stderr) == (0, b""), done
     return done.stdout.decode().splitlines()
 
