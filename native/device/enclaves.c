@@ -175,6 +175,7 @@ long enclave_open(int flags)
     e->watch_fd = (int32_t)watch;
     e->device = st.st_dev;
     e->inode = st.st_ino;
+    e->mode = (uint32_t)flags & O_ACCMODE;
     g.enclave[slot] = e;
     atomic_store(&e->live, 1);
     if (slot >= atomic_load(&g.enclave_count))

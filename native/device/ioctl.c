@@ -7,7 +7,7 @@
 #define ATTR_RESERVED (~(SGX_ATTR_INIT | SGX_ATTR_DEBUG | SGX_ATTR_MODE64BIT | SGX_ATTR_PROVISIONKEY | \
                          SGX_ATTR_EINITTOKENKEY | SGX_ATTR_KSS | SGX_ATTR_AEXNOTIFY))
 #define ATTR_UNPRIVILEGED (SGX_ATTR_DEBUG | SGX_ATTR_MODE64BIT | SGX_ATTR_KSS | SGX_ATTR_AEXNOTIFY)
-#define ADD_AT_ONCE 256 /* pages under one hold of the lock */
+#define ADD_AT_ONCE 16384 /* pages under one hold of the lock */
 
 /* ECREATE's checks (SDM vol. 3D, ECREATE, "Operation"). */
 static bool ecreate_accepts(const struct sgx_secs *s)
@@ -136,6 +136,13 @@ static long add_page(struct enclave *e, uint64_t offset, const uint8_t *src, con
     return 0;
 }
 
+/* Linux's sgx_validate_offset_length. */
+bool range_good(struct enclave *e, uint64_t offset, uint64_t length)
+{
+    return page_aligned(offset) && length && page_aligned(length) && offset + length >= offset &&
+           offset + length - SGX_PAGE_SIZE < e->secs.size;
+}
+
 static long ioctl_add_pages(struct enclave *e, struct sgx_enclave_add_pages *user)
 {
     struct sgx_enclave_add_pages add;
@@ -147,10 +154,7 @@ static long ioctl_add_pages(struct enclave *e, struct sgx_enclave_add_pages *use
         return -EINVAL;
     if (copy_host(&add, user, sizeof add))
         return -EFAULT;
-    if (!page_aligned(add.offset) || !page_aligned(add.src))
-        return -EINVAL;
-    if (!add.length || !page_aligned(add.length) || add.offset + add.length < add.offset ||
-        add.offset + add.length - SGX_PAGE_SIZE >= e->secs.size)
+    if (!page_aligned(add.src) || !range_good(e, add.offset, add.length))
         return -EINVAL;
     if (copy_host(&secinfo, (void *)add.secinfo, sizeof secinfo))
         return -EFAULT;
@@ -161,7 +165,7 @@ static long ioctl_add_pages(struct enclave *e, struct sgx_enclave_add_pages *use
         lock(&g.memory_lock);
         uint64_t from = done;
         memory_hint(e, (add.length - done) / SGX_PAGE_SIZE, exec);
-        for (int i = 0; i < ADD_AT_ONCE * 64 && done < add.length; i++, done += SGX_PAGE_SIZE) {
+        for (int i = 0; i < ADD_AT_ONCE && done < add.length; i++, done += SGX_PAGE_SIZE) {
             ret = add_page(e, add.offset + done, (uint8_t *)add.src + done, &secinfo, add.flags & SGX_PAGE_MEASURE);
             if (ret)
                 break;
@@ -192,11 +196,11 @@ static long ioctl_init(struct enclave *e, void *argument)
         return -EINVAL;
     if (e->secs.attributes & ~e->attributes_mask)
         return -EACCES;
-    if (s->attributes & s->attributemask & ATTR_RESERVED)
+    if (s->attributes & s->attributemask & (~g.package.attributes_allowed | ATTR_RESERVED))
         return -EINVAL;
-    if (s->miscselect & s->miscmask & ~SGX_MISC_EXINFO)
+    if (s->miscselect & s->miscmask & ~(g.package.miscselect_allowed & SGX_MISC_EXINFO))
         return -EINVAL;
-    if (s->xfrm & s->xfrmmask & ~(g.xcr0 | 3))
+    if (s->xfrm & s->xfrmmask & ~(g.xcr0 & g.package.xfrm_allowed))
         return -EINVAL;
     measurement = e->measurement;
     sha256_finish(&measurement, e->secs.mrenclave);

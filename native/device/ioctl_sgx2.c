@@ -4,6 +4,16 @@
  */
 #include "library.h"
 
+/* The first two ioctls' structure; the third's has no `to` and no `result`. */
+struct change { uint64_t offset, length, to, result, count; };
+_Static_assert(sizeof(struct change) == sizeof(struct sgx_enclave_restrict_permissions) &&
+                   sizeof(struct change) == sizeof(struct sgx_enclave_modify_types) &&
+                   offsetof(struct change, to) == offsetof(struct sgx_enclave_restrict_permissions, permissions) &&
+                   offsetof(struct change, to) == offsetof(struct sgx_enclave_modify_types, page_type) &&
+                   offsetof(struct change, result) == offsetof(struct sgx_enclave_modify_types, result) &&
+                   offsetof(struct change, count) == offsetof(struct sgx_enclave_modify_types, count),
+               "one structure for both");
+
 /* Linux's sgx_ioc_sgx2_ready. */
 static long ready(struct enclave *e)
 {
@@ -12,96 +22,99 @@ static long ready(struct enclave *e)
     return (atomic_load(&e->flags) & (ENCLAVE_INITIALIZED | ENCLAVE_LOST)) == ENCLAVE_INITIALIZED ? 0 : -EINVAL;
 }
 
-static bool range_good(struct enclave *e, uint64_t offset, uint64_t length)
+static bool change_good(struct enclave *e, const struct change *c) { return range_good(e, c->offset, c->length) && !c->result && !c->count; }
+
+/* Calls `one` for each page, which is there and in the EPC, until it refuses. */
+static long change_pages(struct enclave *e, struct change *c, long (*one)(struct enclave *, uint64_t, _Atomic uint64_t *, struct change *))
 {
-    return page_aligned(offset) && length && page_aligned(length) && offset + length >= offset &&
-           offset + length - SGX_PAGE_SIZE < e->secs.size;
+    for (; c->count < c->length; c->count += SGX_PAGE_SIZE) {
+        uint64_t offset = c->offset + c->count;
+        _Atomic uint64_t *entry = &e->epcm[offset / SGX_PAGE_SIZE];
+        lock(&g.memory_lock);
+        long ret = atomic_load(entry) & EPCM_VALID && !paging_in(e, offset) ? one(e, offset, entry, c) : -EFAULT;
+        unlock(&g.memory_lock);
+        if (ret)
+            return ret;
+    }
+    return 0;
 }
 
-/* The page's EPCM entry, in the EPC; NULL when there is no such page, or it cannot be had. */
-static _Atomic uint64_t *page_of(struct enclave *e, uint64_t offset)
+/* EMODPR: permissions can only go. */
+static long restrict_page(struct enclave *e, uint64_t offset, _Atomic uint64_t *entry, struct change *c)
 {
-    _Atomic uint64_t *entry = &e->epcm[offset / SGX_PAGE_SIZE];
-    return atomic_load(entry) & EPCM_VALID && !paging_in(e, offset) ? entry : NULL;
-}
-
-/* EMODPR: permissions can only go. 0, or an SGX error. */
-static uint64_t emodpr(_Atomic uint64_t *entry, uint64_t permissions)
-{
-    uint64_t was = atomic_load(entry);
-    if (was & (EPCM_PENDING | EPCM_MODIFIED))
-        return SGX_PAGE_NOT_MODIFIABLE;
-    uint64_t gone = (EPCM_R | EPCM_W | EPCM_X) & ~(permissions << 1);
+    uint64_t was = atomic_load(entry), gone = (EPCM_R | EPCM_W | EPCM_X) & ~(c->to << 1);
+    if (was & (EPCM_TCS | EPCM_TRIM))
+        return -EINVAL;
+    if (was & (EPCM_PENDING | EPCM_MODIFIED)) {
+        c->result = SGX_PAGE_NOT_MODIFIABLE;
+        return -EFAULT;
+    }
     atomic_store(entry, (was & ~gone) | EPCM_PR);
+    memory_refresh(e, offset, SGX_PAGE_SIZE); /* and with it what ETRACK is for */
     return 0;
 }
 
 long ioctl_restrict(struct enclave *e, struct sgx_enclave_restrict_permissions *user)
 {
-    struct sgx_enclave_restrict_permissions p;
+    struct change c;
     long ret = ready(e);
     if (ret)
         return ret;
-    if (copy_host(&p, user, sizeof p))
+    if (copy_host(&c, user, sizeof c))
         return -EFAULT;
-    if (!range_good(e, p.offset, p.length) || p.permissions & ~7ull ||
-        (p.permissions & (SGX_SECINFO_W | SGX_SECINFO_R)) == SGX_SECINFO_W || p.result || p.count)
+    if (!change_good(e, &c) || c.to & ~7ull || (c.to & (SGX_SECINFO_W | SGX_SECINFO_R)) == SGX_SECINFO_W)
         return -EINVAL;
-    for (; p.count < p.length && !ret; p.count += ret ? 0 : SGX_PAGE_SIZE) {
-        lock(&g.memory_lock);
-        _Atomic uint64_t *entry = page_of(e, p.offset + p.count);
-        if (!entry)
-            ret = -EFAULT;
-        else if (atomic_load(entry) & (EPCM_TCS | EPCM_TRIM))
-            ret = -EINVAL;
-        else if ((p.result = emodpr(entry, p.permissions)))
-            ret = -EFAULT;
-        else
-            memory_refresh(e, p.offset + p.count, SGX_PAGE_SIZE); /* and with it what ETRACK is for */
-        unlock(&g.memory_lock);
+    ret = change_pages(e, &c, restrict_page);
+    return copy_host(user, &c, sizeof c) ? -EFAULT : ret;
+}
+
+/* EMODT, to a TCS or to a page to be removed. */
+static long type_page(struct enclave *e, uint64_t offset, _Atomic uint64_t *entry, struct change *c)
+{
+    uint64_t was = atomic_load(entry);
+    bool tcs = c->to == SGX_SECINFO_TCS >> 8;
+    if (was & EPCM_TRIM || (was & EPCM_TCS && tcs))
+        return -EINVAL;
+    if (tcs && (was & (EPCM_MAX_R | EPCM_MAX_W)) != (EPCM_MAX_R | EPCM_MAX_W))
+        return -EPERM;
+    if (was & (EPCM_PENDING | EPCM_MODIFIED)) {
+        c->result = SGX_PAGE_NOT_MODIFIABLE;
+        return -EFAULT;
     }
-    return copy_host(user, &p, sizeof p) ? -EFAULT : ret;
+    if (tcs && !code_to_data(e, offset))
+        return -ENOMEM;
+    was = atomic_load(entry);
+    if (tcs)
+        paging_removed(e, offset); /* a TCS stays in the EPC, also one being trimmed: a thread may be in it */
+    was &= ~(EPCM_R | EPCM_W | EPCM_X | EPCM_TCS | EPCM_PR | (tcs ? EPCM_MAX_X : 0));
+    atomic_store(entry, was | EPCM_MODIFIED | (tcs ? EPCM_TCS : EPCM_TRIM));
+    memory_hide(e, offset, SGX_PAGE_SIZE);
+    return 0;
 }
 
 long ioctl_types(struct enclave *e, struct sgx_enclave_modify_types *user)
 {
-    struct sgx_enclave_modify_types p;
+    struct change c;
     long ret = ready(e);
     if (ret)
         return ret;
-    if (copy_host(&p, user, sizeof p))
+    if (copy_host(&c, user, sizeof c))
         return -EFAULT;
-    if (!range_good(e, p.offset, p.length) || p.page_type & ~0xffull || p.result || p.count)
+    if (!change_good(e, &c) || (c.to != SGX_SECINFO_TCS >> 8 && c.to != SGX_SECINFO_TRIM >> 8))
         return -EINVAL;
-    bool tcs = p.page_type == SGX_SECINFO_TCS >> 8;
-    if (!tcs && p.page_type != SGX_SECINFO_TRIM >> 8)
-        ret = -EINVAL;
-    for (; p.count < p.length && !ret; p.count += ret ? 0 : SGX_PAGE_SIZE) {
-        uint64_t offset = p.offset + p.count;
-        lock(&g.memory_lock);
-        _Atomic uint64_t *entry = page_of(e, offset);
-        uint64_t was = entry ? atomic_load(entry) : 0;
-        if (!entry)
-            ret = -EFAULT;
-        else if (was & EPCM_TRIM || (was & EPCM_TCS && tcs))
-            ret = -EINVAL;
-        else if (tcs && (was & (EPCM_MAX_R | EPCM_MAX_W)) != (EPCM_MAX_R | EPCM_MAX_W))
-            ret = -EPERM;
-        else if (was & (EPCM_PENDING | EPCM_MODIFIED)) {
-            p.result = SGX_PAGE_NOT_MODIFIABLE;
-            ret = -EFAULT;
-        } else if (tcs && !code_to_data(e, offset)) {
-            ret = -ENOMEM;
-        } else {
-            was = atomic_load(entry);
-            if (tcs)
-                paging_removed(e, offset); /* a TCS stays in the EPC, also one being trimmed: a thread may be in it */
-            atomic_store(entry, (was & ~(EPCM_R | EPCM_W | EPCM_X | EPCM_TCS | EPCM_PR | EPCM_MAX_X)) | EPCM_MODIFIED | (tcs ? EPCM_TCS : EPCM_TRIM));
-            memory_hide(e, offset, SGX_PAGE_SIZE);
-        }
-        unlock(&g.memory_lock);
-    }
-    return copy_host(user, &p, sizeof p) ? -EFAULT : ret;
+    ret = change_pages(e, &c, type_page);
+    return copy_host(user, &c, sizeof c) ? -EFAULT : ret;
+}
+
+static long remove_page(struct enclave *e, uint64_t offset, _Atomic uint64_t *entry, struct change *c)
+{
+    (void)c;
+    if ((atomic_load(entry) & (EPCM_TRIM | EPCM_MODIFIED)) != EPCM_TRIM)
+        return -EPERM;
+    if (thread_has_tcs(e, offset))
+        return -EBUSY;
+    memory_remove(e, offset);
+    return 0;
 }
 
 long ioctl_remove(struct enclave *e, struct sgx_enclave_remove_pages *user)
@@ -112,20 +125,10 @@ long ioctl_remove(struct enclave *e, struct sgx_enclave_remove_pages *user)
         return ret;
     if (copy_host(&p, user, sizeof p))
         return -EFAULT;
-    if (!range_good(e, p.offset, p.length) || p.count)
+    struct change c = {.offset = p.offset, .length = p.length, .count = p.count};
+    if (!change_good(e, &c))
         return -EINVAL;
-    for (; p.count < p.length && !ret; p.count += ret ? 0 : SGX_PAGE_SIZE) {
-        lock(&g.memory_lock);
-        _Atomic uint64_t *entry = page_of(e, p.offset + p.count);
-        if (!entry)
-            ret = -EFAULT;
-        else if ((atomic_load(entry) & (EPCM_TRIM | EPCM_MODIFIED)) != EPCM_TRIM)
-            ret = -EPERM;
-        else if (thread_has_tcs(e, p.offset + p.count))
-            ret = -EBUSY;
-        else
-            memory_remove(e, p.offset + p.count);
-        unlock(&g.memory_lock);
-    }
+    ret = change_pages(e, &c, remove_page);
+    p.count = c.count;
     return copy_host(user, &p, sizeof p) ? -EFAULT : ret;
 }

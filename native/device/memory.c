@@ -7,6 +7,7 @@
  */
 #include "library.h"
 
+#define READ_IMPLIES_EXEC 0x400000
 #define EXTENT_SIZE (2ull << 20)
 #define MAPPED(r) ((unsigned long)(r) < -4095ul)
 
@@ -161,35 +162,27 @@ uint32_t memory_error(struct enclave *e, uint64_t address, uint32_t access)
     return there ? access | 1 | SGX_PF_SGX : access;
 }
 
-long memory_read(struct enclave *e, uint64_t address, void *to, size_t size)
+/* Between the enclave's pages and a buffer of the library's. */
+static long memory_copy(struct enclave *e, uint64_t address, uint8_t *buffer, size_t size, bool write)
 {
-    for (uint8_t *out = to; size;) {
-        uint64_t in_page = address & (SGX_PAGE_SIZE - 1), n = SGX_PAGE_SIZE - in_page;
-        uint8_t *page = memory_page(e, address, EPCM_VALID);
-        if (!page || paging_in(e, page_down(address) - e->secs.base))
+    while (size) {
+        uint64_t in_page = address & (SGX_PAGE_SIZE - 1), n = SGX_PAGE_SIZE - in_page, offset = page_down(address) - e->secs.base;
+        if (!memory_page(e, address, EPCM_VALID) || paging_in(e, offset) || (write && !code_to_data(e, offset)))
             return -EFAULT;
+        uint8_t *page = memory_page(e, address, EPCM_VALID);
         if (n > size)
             n = size;
-        memcpy(out, page + in_page, n);
-        out += n, address += n, size -= n;
+        memcpy(write ? page + in_page : buffer, write ? buffer : page + in_page, n);
+        buffer += n, address += n, size -= n;
     }
     return 0;
 }
 
+long memory_read(struct enclave *e, uint64_t address, void *to, size_t size) { return memory_copy(e, address, to, size, false); }
+
 long memory_write(struct enclave *e, uint64_t address, const void *from, size_t size)
 {
-    for (const uint8_t *in = from; size;) {
-        uint64_t in_page = address & (SGX_PAGE_SIZE - 1), n = SGX_PAGE_SIZE - in_page;
-        uint64_t offset = page_down(address) - e->secs.base;
-        if (!memory_page(e, address, EPCM_VALID) || paging_in(e, offset) || !code_to_data(e, offset))
-            return -EFAULT;
-        uint8_t *page = memory_page(e, address, EPCM_VALID);
-        if (n > size)
-            n = size;
-        memcpy(page + in_page, in, n);
-        in += n, address += n, size -= n;
-    }
-    return 0;
+    return memory_copy(e, address, (uint8_t *)from, size, true);
 }
 
 /* ---- the program's view ---- */
@@ -326,10 +319,14 @@ uint32_t memory_vma_prot(struct enclave *e, uint64_t address)
     return 0;
 }
 
-/* Linux's sgx_encl_may_map: no more than each page's SECINFO allows. */
+/* Linux's sgx_encl_may_map: no more than each page's SECINFO allows; before it, no more than the descriptor was opened for. */
 static long may_map(struct enclave *e, uint64_t start, uint64_t end, int prot)
 {
     uint32_t flags = atomic_load(&e->flags);
+    if (e->mode == O_WRONLY || (prot & PROT_WRITE && e->mode == O_RDONLY))
+        return -EACCES;
+    if (sys(__NR_personality, 0xffffffff) & READ_IMPLIES_EXEC)
+        return -EACCES;
     if (!(flags & ENCLAVE_CREATED))
         return 0;
     uint64_t base = e->secs.base, limit = base + e->secs.size;

@@ -219,6 +219,13 @@ static bool is_io(const uint8_t code[3])
            (code[i] >= 0x6c && code[i] <= 0x6f);
 }
 
+/* Of a page that the mapping allows and that is not there. */
+static void no_page(siginfo_t *info)
+{
+    info->si_signo = SIGBUS;
+    info->si_code = BUS_ADRERR;
+}
+
 /* A fault raised by the instruction at RIP while the thread was in enclave mode. */
 static void fault_inside(struct thread *t, siginfo_t *info, ucontext_kernel *uc)
 {
@@ -244,6 +251,8 @@ static void fault_inside(struct thread *t, siginfo_t *info, ucontext_kernel *uc)
             memory_augment(e, r->cr2); /* pending, so the access faults all the same */
         if (atomic_load(entry) & EPCM_VALID && prot)
             event.error |= prot & need ? 1 | SGX_PF_SGX : 1;
+        else if (prot & need)
+            no_page(info);
     }
     if (event.vector == VECTOR_UD || event.vector == VECTOR_GP)
         code_at(e, r->rip, code);
@@ -327,8 +336,12 @@ void signal_entry(int number, siginfo_t *info, ucontext_kernel *uc)
                 enclu_outside(t, uc);
         } else if (r->rip == (uint64_t)vdso_image + VDSO_ENCLU_OFFSET) {
             host_exception(t, uc, (int)r->trapno, (uint32_t)r->err, r->cr2, info);
-        } else if (r->trapno != VECTOR_PF || !tamper_fault(r->cr2, r->err)) {
-            signal_deliver(t, number, info, uc);
+        } else {
+            int instead = r->trapno == VECTOR_PF && number == SIGSEGV ? tamper_fault(r->cr2, r->err) : number;
+            if (instead == SIGBUS && number == SIGSEGV)
+                no_page(info);
+            if (instead)
+                signal_deliver(t, instead, info, uc);
         }
     } else {
         if (t && t->inside)

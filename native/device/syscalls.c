@@ -52,7 +52,7 @@ static long do_mmap(const struct sigcontext *r)
     }
     if ((flags & MAP_KIND) == MAP_PRIVATE) /* Linux's sgx_get_unmapped_area */
         return -EINVAL;
-    if (!size || ((flags & MAP_KIND) != MAP_SHARED && (flags & MAP_KIND) != MAP_SHARED_VALIDATE))
+    if (!size || !page_aligned(r->r9) || ((flags & MAP_KIND) != MAP_SHARED && (flags & MAP_KIND) != MAP_SHARED_VALIDATE))
         return -EINVAL;
     if (flags & MAP_FIXED && !page_aligned(address))
         return -EINVAL;
@@ -220,10 +220,11 @@ void syscall_trapped(struct thread *t, siginfo_t *info, ucontext_kernel *uc)
     case __NR_sigaltstack:
         ret = do_sigaltstack(t, uc);
         break;
-    case __NR_madvise: { /* nothing that would take an enclave's page away, or copy it to a child */
+    case __NR_madvise: { /* nothing that would take an enclave's page away, or copy it to a child or a dump */
+        const uint64_t harmless = 1ull << MADV_NORMAL | 1ull << MADV_RANDOM | 1ull << MADV_SEQUENTIAL | 1ull << MADV_DONTFORK | 1ull << MADV_DONTDUMP;
         struct enclave *e;
         lock(&g.memory_lock);
-        ret = r->rdx != MADV_NORMAL && enclave_touches(r->rdi, page_up(r->rsi), &e) ? -EINVAL : again(r);
+        ret = (r->rdx > 63 || !(harmless >> r->rdx & 1)) && enclave_touches(r->rdi, page_up(r->rsi), &e) ? -EINVAL : again(r);
         unlock(&g.memory_lock);
         break;
     }

@@ -58,21 +58,30 @@ void tamper_left(struct enclave *e)
     unlock(&g.memory_lock);
 }
 
-/* A fault of untrusted code at `address`; true when it was an access to a closed enclave and is dealt with. */
-bool tamper_fault(uint64_t address, uint64_t error)
+/*
+ * A fault of untrusted code at `address`: 0 when it was an access to a closed enclave, or to a page that comes now, and is dealt
+ * with; else the signal to deliver. As with Linux, that is SIGBUS where the mapping allows the access and there is no page.
+ */
+int tamper_fault(uint64_t address, uint64_t error)
 {
     struct enclave *e;
-    bool handled = false, disabled = false;
+    bool handled = false, disabled = false, hole = false;
     lock(&g.memory_lock);
-    if (!enclave_touches(page_down(address), SGX_PAGE_SIZE, &e) || !(atomic_load(&e->flags) & ENCLAVE_CREATED))
+    if (!enclave_touches(page_down(address), SGX_PAGE_SIZE, &e))
+        goto out;
+    bool allowed = memory_vma_prot(e, address) & (uint32_t)access_of(error), created = atomic_load(&e->flags) & ENCLAVE_CREATED;
+    hole = allowed && (!created || address - e->secs.base >= e->secs.size ||
+                       !(atomic_load(&e->epcm[(address - e->secs.base) / SGX_PAGE_SIZE]) & EPCM_VALID));
+    if (hole && created && address - e->secs.base < e->secs.size)
+        handled = memory_augment(e, address);
+    if (hole || !created)
         goto out;
     if (!atomic_load(&e->closed)) { /* open to the program: paged in for it, or opened meanwhile */
         handled = address - e->secs.base < e->secs.size && paging_fault(e, address, error);
         goto out;
     }
-    uint32_t prot = memory_vma_prot(e, address);
-    bool write = error & 2, fetch = error & 16;
-    if (fetch || !(prot & (write ? PROT_WRITE : PROT_READ)) || !memory_page(e, address, EPCM_VALID))
+    bool write = error & 2;
+    if (!allowed || error & 16)
         goto out;
     disabled = write && g.flags & INJECT_TAMPER_DISABLE && !(atomic_fetch_or(&e->flags, ENCLAVE_LOST) & ENCLAVE_LOST);
     handled = sys(__NR_mmap, page_down(address), SGX_PAGE_SIZE, PROT_READ | PROT_WRITE,
@@ -89,5 +98,5 @@ out:
         struct rpc_event_message event = {.enclave_id = e->id, .kind = RPC_EVENT_TAMPERED};
         rpc_call(RPC_EVENT, &event, sizeof event, NULL, 0);
     }
-    return handled;
+    return handled ? 0 : hole ? SIGBUS : SIGSEGV;
 }

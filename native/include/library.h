@@ -141,6 +141,7 @@ struct enclave {
     int32_t watch_fd;              /* our end of the pipe whose other end is the program's descriptor */
     uint64_t device, inode;        /* identity of the program's descriptor */
     uint64_t attributes_mask;
+    uint32_t mode;                 /* O_ACCMODE of the program's descriptor */
     uint64_t id;                   /* the package's number for it */
     struct sgx_secs secs;
     struct sha256 measurement;
@@ -284,7 +285,7 @@ bool warm_show(uint64_t view, uint64_t size, uint64_t at);
 /* device/tamper.c */
 void tamper_open(struct enclave *e);
 void tamper_left(struct enclave *e);
-bool tamper_fault(uint64_t address, uint64_t error);
+int tamper_fault(uint64_t address, uint64_t error);
 /* device/enclaves.c */
 struct enclave *enclave_at(uint64_t address);
 struct enclave *enclave_of_fd(int fd);
@@ -297,12 +298,13 @@ void enclave_sweep(void);
 long provision_open(int flags);
 bool provision_is(int fd);
 void enclaves_forget(void);
+/* device/ioctl.c */
+bool range_good(struct enclave *e, uint64_t offset, uint64_t length);
+long device_ioctl(int fd, uint32_t command, void *argument);
 /* device/ioctl_sgx2.c */
 long ioctl_restrict(struct enclave *e, struct sgx_enclave_restrict_permissions *user);
 long ioctl_types(struct enclave *e, struct sgx_enclave_modify_types *user);
 long ioctl_remove(struct enclave *e, struct sgx_enclave_remove_pages *user);
-/* device/ioctl.c */
-long device_ioctl(int fd, uint32_t command, void *argument);
 /* device/filter.c */
 void filter_install(void);
 void filter_cover(uint64_t base, uint64_t size);

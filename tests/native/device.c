@@ -19,6 +19,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,7 +28,7 @@
 #define PAGE 4096ull
 
 _Alignas(4096) static struct sgx_secs secs = {.size = 0x100000, .ssa_frame_size = 1, .attributes = 4, .xfrm = 3};
-_Alignas(4096) static uint8_t source[PAGE], signature[PAGE];
+_Alignas(4096) static uint8_t source[16 * PAGE], signature[PAGE];
 _Alignas(64) static uint64_t info[8] = {0x203};
 static uint64_t from;
 static int fd = -1;
@@ -137,7 +138,7 @@ static void step(const char *verb, const uint64_t *a)
     else if (!strcmp(verb, "ioctl"))
         printf("%s\n", told(ioctl(fd, _IOW(SGX_MAGIC, a[0], uint64_t), a[1])));
     else if (!strcmp(verb, "map"))
-        printf("%s\n", told((long)mmap(at(a[0]), a[1], (int)a[2], (int)a[3], fd, (off_t)a[4]) == -1 ? -1 : 0));
+        printf("%s\n", told(syscall(SYS_mmap, at(a[0]), a[1], a[2], a[3], fd, a[4]) == -1 ? -1 : 0));
     else if (!strcmp(verb, "protect"))
         printf("%s\n", told(mprotect(at(a[0]), a[1], (int)a[2])));
     else if (!strcmp(verb, "unmap"))

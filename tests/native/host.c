@@ -385,67 +385,6 @@ static void s_permissions(void)
     s_call();
 }
 
-/* Errnos of the ioctls, on a second enclave. */
-static int try(int fd, unsigned long command, void *a) { return ioctl(fd, command, a) ? errno : 0; }
-static void s_errnos(void)
-{
-    _Alignas(4096) static struct sgx_secs secs;
-    _Alignas(4096) static uint8_t page[PAGE], sig[1808];
-    _Alignas(64) struct sgx_secinfo info = {.flags = 0x203};
-    struct sgx_enclave_create create = {(uint64_t)&secs};
-    struct sgx_enclave_add_pages add = {.src = (uint64_t)page, .length = PAGE, .secinfo = (uint64_t)&info};
-    struct sgx_enclave_init init = {(uint64_t)sig};
-    struct sgx_enclave_provision provision = {0};
-    int fd = open("/dev/sgx_enclave", O_RDWR);
-#define TRY(name, c, a) printf("%s %s\n", name, strerrorname_np(try(fd, c, a)) ?: "0")
-    TRY("add first", SGX_IOC_ENCLAVE_ADD_PAGES, &add);
-    TRY("init first", SGX_IOC_ENCLAVE_INIT, &init);
-    TRY("create null", SGX_IOC_ENCLAVE_CREATE, NULL);
-    secs.size = 0x10000, secs.ssa_frame_size = 1, secs.attributes = 4, secs.xfrm = 3;
-#define SECS(name, field, value) do { struct sgx_secs keep = secs; secs.field = value; TRY(name, SGX_IOC_ENCLAVE_CREATE, &create); secs = keep; } while (0)
-    SECS("size 3 pages", size, 0x3000);
-    SECS("size 0", size, 0);
-    SECS("base", base, 0x1000);
-    SECS("frame 0", ssa_frame_size, 0);
-    SECS("xfrm 0", xfrm, 0);
-    SECS("xfrm 9", xfrm, 3 | 1 << 9);
-    SECS("32 bit", attributes, 0);
-    SECS("init bit", attributes, 5);
-    SECS("reserved attribute", attributes, 4 | 1ull << 40);
-    SECS("misc", miscselect, 2);
-    SECS("reserved byte", reserved4[100], 1);
-    TRY("create", SGX_IOC_ENCLAVE_CREATE, &create);
-    TRY("create twice", SGX_IOC_ENCLAVE_CREATE, &create);
-#define ADD(name, field, value) do { struct sgx_enclave_add_pages keep = add; add.field = value; TRY(name, SGX_IOC_ENCLAVE_ADD_PAGES, &add); add = keep; } while (0)
-    ADD("length 0", length, 0);
-    ADD("length odd", length, 100);
-    ADD("offset odd", offset, 8);
-    ADD("offset beyond", offset, 0x10000);
-    ADD("src odd", src, (uint64_t)page + 8);
-    ADD("src unmapped", src, 0x1000);
-    ADD("secinfo null", secinfo, 0);
-#define INFO(name, value) do { info.flags = value; TRY(name, SGX_IOC_ENCLAVE_ADD_PAGES, &add); info.flags = 0x203; } while (0)
-    INFO("write only", 0x202);
-    INFO("type SECS", 0x000);
-    INFO("type VA", 0x300);
-    INFO("tcs with rights", 0x103);
-    INFO("reserved flag", 0x203 | 1 << 20);
-    page[100] = 1;
-    INFO("bad TCS", 0x100);
-    page[100] = 0;
-    TRY("add", SGX_IOC_ENCLAVE_ADD_PAGES, &add);
-    printf("count %llu\n", U(add.count));
-    TRY("add twice", SGX_IOC_ENCLAVE_ADD_PAGES, &add);
-    TRY("init null", SGX_IOC_ENCLAVE_INIT, NULL);
-    TRY("init bad sig", SGX_IOC_ENCLAVE_INIT, &init);
-    TRY("provision", SGX_IOC_ENCLAVE_PROVISION, &provision);
-    TRY("unknown", _IO(SGX_MAGIC, 0x33), NULL);
-    struct sgx_enclave_restrict_permissions restrict_ = {0};
-    TRY("EMODPR", SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS, &restrict_);
-    fd = 1;
-    TRY("not the device", SGX_IOC_ENCLAVE_CREATE, &create);
-}
-
 /* A child has no enclave; its parent's goes on. */
 static void s_fork(void)
 {
@@ -557,7 +496,7 @@ static void s_provision(void)
 {
     struct sgx_enclave_provision provision = {(uint64_t)open("/dev/sgx_provision", O_RDWR)};
     int fd = open("/dev/sgx_enclave", O_RDWR);
-    printf("open %d ioctl %s\n", (int)provision.fd >= 0, strerrorname_np(try(fd, SGX_IOC_ENCLAVE_PROVISION, &provision)) ?: "0");
+    printf("open %d ioctl %s\n", (int)provision.fd >= 0, ioctl(fd, SGX_IOC_ENCLAVE_PROVISION, &provision) ? strerrorname_np(errno) : "0");
 }
 
 /* What a debugger's ways in get of a data page, and whether they can change a text page. */
@@ -664,7 +603,7 @@ static const struct { const char *name; void (*run)(void); } scenarios[] = {
     {"call", s_call}, {"invalid", s_invalid}, {"registers", s_registers}, {"fault", s_fault}, {"resume", s_resume},
     {"storm", s_storm}, {"storm-altstack", s_storm_altstack}, {"storm-calls", s_storm_calls}, {"nested", s_nested}, {"threads", s_threads}, {"many", s_many},
     {"busy", s_busy}, {"nssa", s_nssa}, {"raw", s_raw}, {"report", s_report}, {"key", s_key}, {"bases", s_bases},
-    {"permissions", s_permissions}, {"errnos", s_errnos}, {"fork", s_fork}, {"signals", s_signals}, {"bench", s_bench},
+    {"permissions", s_permissions}, {"fork", s_fork}, {"signals", s_signals}, {"bench", s_bench},
     {"tamper", s_tamper}, {"peek", s_peek}, {"again", s_again},
     {"provision", s_provision},
 };

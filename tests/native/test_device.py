@@ -16,52 +16,6 @@ from native_machine import Machine
 
 from support.package_server import package_server
 
-EXPECTED_ERRNOS = """\
-add first EINVAL
-init first EINVAL
-create null EFAULT
-size 3 pages EINVAL
-size 0 EINVAL
-base EIO
-frame 0 EIO
-xfrm 0 EIO
-xfrm 9 EIO
-32 bit EIO
-init bit EIO
-reserved attribute EIO
-misc EIO
-reserved byte EIO
-create 0
-create twice EINVAL
-length 0 EINVAL
-length odd EINVAL
-offset odd EINVAL
-offset beyond EINVAL
-src odd EINVAL
-src unmapped EFAULT
-secinfo null EFAULT
-write only EINVAL
-type SECS EINVAL
-type VA EINVAL
-tcs with rights EINVAL
-reserved flag EINVAL
-bad TCS EIO
-add 0
-count 4096
-add twice EBUSY
-init null EFAULT
-init bad sig EPERM
-provision EINVAL
-unknown ENOTTY
-EMODPR ENODEV
-not the device ENOTTY
-"""
-
-
-def test_errnos(machine: Machine) -> None:
-    got = machine.host("errnos")
-    assert got == EXPECTED_ERRNOS.splitlines()
-
 
 def test_permissions(machine: Machine) -> None:
     assert machine.host("permissions") == [

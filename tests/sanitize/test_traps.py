@@ -21,9 +21,37 @@ sys.path.insert(0, str(NATIVE_TESTS))
 import images  # noqa: E402
 
 SCENARIOS = [
-    ["call"], ["fault", "2"], ["resume", "6"], ["storm-altstack"], ["nested"], ["threads"], ["busy"], ["errnos"],
+    ["call"], ["fault", "2"], ["resume", "6"], ["storm-altstack"], ["nested"], ["threads"], ["busy"], ["step"],
     ["permissions"], ["signals"], ["fork"], ["again"], ["tamper", "1"], ["report"], ["key"],
 ]  # fmt: skip
+DEVICE_STEPS = """
+secs 8 8 7e0000000000
+open 2
+add 1000 1000
+secs 10 4 0
+create
+secs 10 4 1
+create
+add 1000 ffffffffffffe000
+add 1008 1000
+from 1000
+add 1000 1000
+from 0
+add 1000 2000 1
+add 0 4000 1
+info 0 100
+source 58 1
+add 8000 1000
+map 0 9000 3 11
+map 1000 ffffffffffffe000 1 11
+protect 1000 8000 1
+peek 1000
+peek 4000
+advise 1000 1000 4
+unmap 2000 1000
+init
+close
+"""
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +88,9 @@ def test_the_machine_with_traps(parts: Path, tmp_path: Path, monkeypatch: pytest
             done = server.run(words)
             assert done.returncode == 0, (scenario, done)
             assert done.stderr == b"", (scenario, done)
+        done = server.run([str(images.BUILD / "device")], input=DEVICE_STEPS.encode())
+        assert (done.returncode, done.stderr) == (0, b""), done
+        assert b"EIO" in done.stdout and b"SIGBUS" in done.stdout, done.stdout
 
 
 def test_python_inside_with_traps(parts: Path, tmp_path: Path) -> None:
