@@ -55,7 +55,7 @@ long host_wait(u64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 limit)
     unlock();
     long ret = bounded(ocall(OCALL_SYSCALL, nr, a, b, c, d, e, f), limit);
     lock();
-    return ret;
+    return ret >= 0 && self()->held_write && !user_held_ok() ? -EFAULT : ret;
 }
 
 long park(long timeout_ns, u32 count)
@@ -68,6 +68,8 @@ long park(long timeout_ns, u32 count)
     lock();
     if (signal_due(t))
         return -EINTR;
+    if (!user_held_ok())
+        return -EFAULT;
     return ret < 0 ? 0 : ret;
 }
 

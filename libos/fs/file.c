@@ -9,6 +9,7 @@
 #include "../sys/sys.h"
 
 static struct { struct file *file; bool cloexec; } g_fd[FILES_MAX];
+static struct file g_reserved; /* stands where a call has a number and waits for what it will name */
 
 struct file *file_new(enum file_type type, u32 flags)
 {
@@ -49,9 +50,9 @@ void file_drop(struct file *f)
     kfree(f);
 }
 
-struct file *file_get(int fd) { return fd >= 0 && fd < FILES_MAX ? g_fd[fd].file : NULL; }
+struct file *file_get(int fd) { return fd >= 0 && fd < FILES_MAX && g_fd[fd].file != &g_reserved ? g_fd[fd].file : NULL; }
 
-long fd_free(int lowest)
+static long fd_free(int lowest) /* the next one that nothing uses, or -EMFILE */
 {
     int most = (int)files_limit();
     for (int fd = lowest; fd < most; fd++)
@@ -74,6 +75,21 @@ long file_install(struct file *f, int lowest, bool cloexec)
     return fd;
 }
 
+long fd_reserve(void)
+{
+    long fd = fd_free(0);
+    if (fd >= 0)
+        g_fd[fd].file = &g_reserved;
+    return fd;
+}
+
+long fd_fill(long fd, long error, struct file *f, bool cloexec)
+{
+    g_fd[fd].file = error ? NULL : f;
+    g_fd[fd].cloexec = cloexec;
+    return error ? error : fd;
+}
+
 long fd_close(int fd)
 {
     struct file *f = file_get(fd);
@@ -94,9 +110,11 @@ bool fd_cloexec(int fd, int set)
 
 long fd_replace(int fd, struct file *f, bool cloexec)
 {
-    if (fd < 0 || fd >= FILES_MAX)
-        return -EBADF;
     struct file *old = g_fd[fd].file;
+    if (old == &g_reserved) {
+        file_drop(f);
+        return -EBUSY;
+    }
     g_fd[fd].file = f;
     g_fd[fd].cloexec = cloexec;
     if (old && old->refs == 1 && old->encrypted)
@@ -109,7 +127,7 @@ long fd_replace(int fd, struct file *f, bool cloexec)
 int fd_next(int after)
 {
     for (int fd = after; fd < FILES_MAX; fd++)
-        if (g_fd[fd].file)
+        if (file_get(fd))
             return fd;
     return -1;
 }

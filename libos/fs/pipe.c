@@ -14,7 +14,7 @@ long wait_for_change(void)
     self()->polling = true;
     long ret = park(-1, 0);
     self()->polling = false;
-    return ret < 0 ? -ERESTARTSYS : 0;
+    return ret == -EINTR ? -ERESTARTSYS : ret < 0 ? ret : 0;
 }
 
 static struct pipe *pipe_new(void)

@@ -65,6 +65,7 @@ struct thread {
     u32 futex_bits;
     bool woken, polling;
     struct thread *next_waiter;
+    u64 held, held_size; bool held_write; /* user_hold */
     char name[16];
     int pending_code[65], pending_value[65];
 };
@@ -100,9 +101,11 @@ long ocall(u64 op, u64 number, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f);
     host_syscall(nr, (u64)(a), (u64)(b), (u64)(c), (u64)(d), (u64)(e), (u64)(f))
 /* Answers are in [-EHWPOISON, limit] or become -EIO: a host may answer anything. */
 long host_syscall(u64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f);
-long host_wait(u64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 limit); /* gives up g_lock meanwhile */
+/* Gives up g_lock meanwhile. -EFAULT, too, where memory that is held for writing has gone; who reads on asks user_held_ok. */
+long host_wait(u64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 limit);
 long bounded(long ret, u64 limit);
-long park(long timeout_ns, u32 count); /* gives up g_lock; >= 0, or -EINTR when a signal is due; count pollfds in data */
+/* Gives up g_lock; >= 0, -EINTR when a signal is due, -EFAULT when held memory has gone; count pollfds in data. */
+long park(long timeout_ns, u32 count);
 void unpark(struct thread *t);
 void kick(struct thread *t);
 void take_host_signals(struct thread *t);
@@ -142,6 +145,13 @@ u64 mm_map(u64 size, u32 prot);           /* the program's, not zeroed; 0: no ro
 void mm_to_kernel(u64 start, u64 end);    /* the program's pages become the LibOS's */
 bool user_read_ok(u64 address, u64 size);
 bool user_write_ok(u64 address, u64 size);
+/*
+ * The program's memory that this system call still uses when it has waited: checked now, and again after every wait, since
+ * another thread may have unmapped it and the LibOS taken it for itself. One range at a time, until the call ends; false: EFAULT.
+ */
+bool user_hold(u64 address, u64 size, bool write);
+bool user_held_ok(void);
+void user_release(void);
 long user_string(u64 address, char *to, size_t size); /* length, -EFAULT, -ENAMETOOLONG */
 u64 mm_stack_base(void);
 u64 mm_stack_size(void);
@@ -211,7 +221,9 @@ struct file *file_new(enum file_type type, u32 flags);
 void file_drop(struct file *f);
 struct file *file_get(int fd); /* borrowed, until something waits (g_lock is given up); NULL: EBADF */
 long file_install(struct file *f, int lowest, bool cloexec); /* takes the reference; fd or -EMFILE */
-long fd_free(int lowest); /* the next one that nothing uses, or -EMFILE */
+/* A number before the wait, so that nothing is taken that has no place then; fd_fill gives it its file, or back with the error. */
+long fd_reserve(void);
+long fd_fill(long fd, long error, struct file *f, bool cloexec);
 long fd_close(int fd);
 bool fd_cloexec(int fd, int set); /* set -1: ask */
 long fd_replace(int fd, struct file *f, bool cloexec);
@@ -223,7 +235,6 @@ void poll_wake(void);
 u32 file_generation(const struct file *f);
 void file_used(struct file *f); /* a use has ended: EPOLLET is armed again, also for who waits already */
 void files_start(int quote_fd, int channel_fd);
-int fd_list(char *to, size_t size);
 int fd_next(int after);
 long fd_fresh(long host_fd); /* a descriptor that the host gave: itself, or -EIO where it is in use here already */
 
@@ -247,7 +258,7 @@ long pipe_read(struct file *f, void *to, u64 size);
 long pipe_write(struct file *f, const void *from, u64 size);
 void pipe_drop(struct pipe *p, bool writer);
 long fifo_open(struct inode *i, const char *path, int flags, struct file **file);
-long wait_for_change(void);             /* until poll_wake(); 0, or -ERESTARTSYS; hold a reference to what is waited for */
+long wait_for_change(void);             /* until poll_wake(); 0, -ERESTARTSYS or -EFAULT; hold a reference to what is waited for */
 long pair_out(struct file *one, struct file *two, long to, bool cloexec);
 
 /* fs/unix.c: AF_UNIX, all of it inside the enclave */

@@ -166,12 +166,24 @@ static bool has_kernel(u64 address, u64 size)
     return false;
 }
 
+/* All of it is the program's: stack and brk, then mappings without a gap. */
+static bool mapped(u64 at, u64 size)
+{
+    u64 end = at + size, low = page_up(g_brk);
+    if (at < low)
+        at = min64(end, low);
+    for (u32 i = region_after(at); at < end; at = g_region[i++].end)
+        if (i >= g_regions || g_region[i].start > at || g_region[i].flags & R_KERNEL)
+            return false;
+    return true;
+}
+
 bool user_read_ok(u64 address, u64 size)
 {
     if (!size)
         return true;
     if (heap_range(address, size))
-        return !has_kernel(address, size);
+        return mapped(address, size);
     const struct boot_object *o = object_at(address);
     return o && object_holds(o, address, size, false);
 }
@@ -183,6 +195,21 @@ bool user_write_ok(u64 address, u64 size)
     const struct boot_object *o = object_at(address);
     return o && object_holds(o, address, size, true);
 }
+
+bool user_held_ok(void)
+{
+    const struct thread *t = self();
+    return t->held_write ? user_write_ok(t->held, t->held_size) : user_read_ok(t->held, t->held_size);
+}
+bool user_hold(u64 address, u64 size, bool write)
+{
+    struct thread *t = self();
+    t->held = address;
+    t->held_size = size;
+    t->held_write = write;
+    return user_held_ok();
+}
+void user_release(void) { user_hold(0, 0, false); }
 
 long user_string(u64 address, char *to, size_t size)
 {
@@ -279,6 +306,7 @@ static long fill(u64 at, u64 size, u32 prot, u32 flags, struct file *f, u64 offs
     }
     (void)prot;
     u64 done = 0;
+    user_hold(at, size, true);
     while (done < size) {
         long n = file_read(f, (void *)(at + done), size - done, (long)(offset + done));
         if (n < 0)
@@ -356,7 +384,7 @@ long sys_mmap(const long *a)
     if (f)
         file_drop(f);
     if (bad_fill) {
-        take_out(at, at + size);
+        take_out_user(at, at + size); /* what another thread has put there meanwhile goes, too, but nothing of the LibOS's */
         return bad_fill;
     }
     return (long)at;

@@ -60,6 +60,7 @@ long libos_dispatch(struct regs *r)
     if (g_trace)
         say("[%d] %s(%ld) %lx %lx %lx %lx %lx %lx", tid_of(self()), name, (long)nr, a[0], a[1], a[2], a[3], a[4], a[5]);
     ret = nr < 512 && g_handler[nr] ? g_handler[nr](a) : -ENOSYS;
+    user_release();
     r->rax = (u64)ret;
     if (g_trace)
         say("[%d] %s = %lx", tid_of(self()), name, ret);

@@ -17,6 +17,17 @@ static long place_in(long at, long *offset)
     return *offset < 0 ? -EINVAL : 0;
 }
 
+/* Where it got to; not when it has moved nothing. False: the place has gone while the call waited. */
+static bool place_out(long at, long offset, long moved)
+{
+    if (!at || moved < 0)
+        return true;
+    if (!user_write_ok((u64)at, 8))
+        return false;
+    *(long *)at = offset;
+    return true;
+}
+
 /* Moves up to `size` bytes; *from_at and *to_at (-1: the file's own offset) go on. A short read ends it. */
 static long copy(struct file *from, long *from_at, struct file *to, long *to_at, u64 size)
 {
@@ -65,9 +76,7 @@ long sys_sendfile(const long *a)
     if (to->flags & O_APPEND)
         return -EINVAL;
     long n = copy(from, &at, to, &here, min64((u64)a[3], 0x7ffff000));
-    if (a[2] && n >= 0)
-        *(long *)a[2] = at;
-    return n;
+    return place_out(a[2], at, n) ? n : -EFAULT;
 }
 
 static bool plain(const struct file *f) { return f->type == FILE_TMP || f->type == FILE_PACK || f->type == FILE_ENCRYPTED || (f->type == FILE_HOST && !f->socket); }
@@ -92,11 +101,7 @@ long sys_copy_file_range(const long *a)
             return -EINVAL;
     }
     long n = copy(from, &from_at, to, &to_at, size);
-    if (n >= 0 && a[1])
-        *(long *)a[1] = from_at;
-    if (n >= 0 && a[3])
-        *(long *)a[3] = to_at;
-    return n;
+    return place_out(a[1], from_at, n) && place_out(a[3], to_at, n) ? n : -EFAULT;
 }
 
 static long splice_held(struct file *from, struct file *to, const long *a)
@@ -132,11 +137,7 @@ static long splice_held(struct file *from, struct file *to, const long *a)
         size = min64(size, to->out->size - to->out->used);
     long n = copy(from, &from_at, to, &to_at, size);
     from->flags = was;
-    if (n >= 0 && a[1])
-        *(long *)a[1] = from_at;
-    if (n >= 0 && a[3])
-        *(long *)a[3] = to_at;
-    return n;
+    return place_out(a[1], from_at, n) && place_out(a[3], to_at, n) ? n : -EFAULT;
 }
 
 long sys_splice(const long *a)

@@ -3,7 +3,6 @@
 #include <asm/unistd.h>
 #include <linux/fcntl.h>
 #include <linux/stat.h>
-#include <linux/uio.h>
 
 #include "sys.h"
 #include "temporary.h"
@@ -12,7 +11,8 @@
 
 #define FILE_OR_BAD(fd) ({ struct file *file_ = file_get((int)(fd)); if (!file_) return -EBADF; file_; })
 
-long path_arg(long dirfd, long path, char *to)
+/* slash: it ends in one, as in what is read here. */
+static long path_given(long dirfd, long path, char *to, bool *slash)
 {
     char given[PATH_ROOM];
     long n = user_string((u64)path, given, sizeof given);
@@ -21,6 +21,7 @@ long path_arg(long dirfd, long path, char *to)
     if (!n)
         return -ENOENT;
     long bad = path_absolute((int)dirfd, given, to);
+    *slash = n > 1 && given[n - 1] == '/';
     if (bad || given[n - 1] != '/')
         return bad;
     struct stat_k st; /* a slash at the end: a directory, or what a link leads to */
@@ -29,10 +30,19 @@ long path_arg(long dirfd, long path, char *to)
         return -ENOTDIR;
     return bad;
 }
-static bool ends_in_slash(const char *path)
+long path_arg(long dirfd, long path, char *to)
 {
-    size_t n = strnlen(path, PATH_ROOM);
-    return n > 1 && n < PATH_ROOM && path[n - 1] == '/';
+    bool slash;
+    return path_given(dirfd, path, to, &slash);
+}
+
+/* The file or folder that a path leads to, and what it is. */
+long path_stat(long path_at, char *path, struct stat_k *st)
+{
+    long ret = path_arg(AT_FDCWD, path_at, path);
+    if (!ret)
+        ret = fs_follow(path, true);
+    return ret ? ret : fs_stat(path, true, st);
 }
 
 bool readable(struct file *f) { return !(f->flags & O_PATH) && ((f->flags & O_ACCMODE) != O_WRONLY || (f->type == FILE_HOST && f->host_fd <= 2)); }
@@ -43,7 +53,7 @@ long sys_read(const long *a)
     struct file *f = FILE_OR_BAD(a[0]);
     if (!readable(f))
         return -EBADF;
-    if (!user_write_ok((u64)a[1], (u64)a[2]))
+    if (!user_hold((u64)a[1], (u64)a[2], true))
         return -EFAULT;
     return file_read(f, (void *)a[1], (u64)a[2], -1);
 }
@@ -52,7 +62,7 @@ long sys_write(const long *a)
     struct file *f = FILE_OR_BAD(a[0]);
     if (!writable(f))
         return -EBADF;
-    if (!user_read_ok((u64)a[1], (u64)a[2]))
+    if (!user_hold((u64)a[1], (u64)a[2], false))
         return -EFAULT;
     return file_write(f, (const void *)a[1], (u64)a[2], -1);
 }
@@ -62,7 +72,7 @@ long sys_pread64(const long *a)
     struct file *f = FILE_OR_BAD(a[0]);
     if (!readable(f))
         return -EBADF;
-    if (!user_write_ok((u64)a[1], (u64)a[2]))
+    if (!user_hold((u64)a[1], (u64)a[2], true))
         return -EFAULT;
     if (a[3] < 0)
         return -EINVAL;
@@ -73,93 +83,27 @@ long sys_pwrite64(const long *a)
     struct file *f = FILE_OR_BAD(a[0]);
     if (!writable(f))
         return -EBADF;
-    if (!user_read_ok((u64)a[1], (u64)a[2]))
+    if (!user_hold((u64)a[1], (u64)a[2], false))
         return -EFAULT;
     if (a[3] < 0)
         return -EINVAL;
     return seekable(f) ? file_write(f, (const void *)a[1], (u64)a[2], a[3]) : -ESPIPE;
 }
 
-/* Read or write by a vector, at the file's offset (at -1) or elsewhere. */
-static long vector_held(struct file *f, const long *a, bool write, long at)
-{
-    u64 count = (u64)a[2], total = 0;
-    long done = 0;
-    if (count > 1024)
-        return -EINVAL;
-    if (!user_read_ok((u64)a[1], count * sizeof(struct iovec)))
-        return -EFAULT;
-    const struct iovec *v = (const void *)a[1];
-    if (write ? !writable(f) : !readable(f))
-        return -EBADF;
-    if (at >= 0 && !seekable(f))
-        return -ESPIPE;
-    for (u64 i = 0; i < count; i++) {
-        if ((long)v[i].iov_len < 0 || (long)(total + v[i].iov_len) < 0)
-            return -EINVAL;
-        total += v[i].iov_len;
-    }
-    /* Packets and what a pipe takes whole go out in one piece. */
-    u8 *whole = write && count > 1 && total && total <= 65536 && (f->type == FILE_UNIX || f->type == FILE_PIPE || f->type == FILE_HOST) ? kmalloc(total) : NULL;
-    if (whole) {
-        for (u64 i = 0; i < count; i++) {
-            if (!user_read_ok((u64)v[i].iov_base, v[i].iov_len)) {
-                kfree(whole);
-                return -EFAULT;
-            }
-            memcpy(whole + done, v[i].iov_base, v[i].iov_len);
-            done += (long)v[i].iov_len;
-        }
-        done = file_write(f, whole, total, at);
-        kfree(whole);
-        return done;
-    }
-    for (u64 i = 0; i < count; i++) {
-        u64 base = (u64)v[i].iov_base, size = v[i].iov_len;
-        if (!size)
-            continue;
-        if (!(write ? user_read_ok(base, size) : user_write_ok(base, size)))
-            return done ? done : -EFAULT;
-        if (done && !write && (f->type == FILE_PIPE || f->type == FILE_UNIX || f->type == FILE_HOST) && !(file_poll(f) & 1))
-            break; /* what is there has been read: no waiting for more */
-        long n = write ? file_write(f, (void *)base, size, at < 0 ? -1 : at + done) : file_read(f, (void *)base, size, at < 0 ? -1 : at + done);
-        if (n < 0)
-            return done ? done : n;
-        done += n;
-        if ((u64)n < size)
-            break;
-    }
-    return done;
-}
-static long vector(const long *a, bool write, long at)
-{
-    struct file *f = FILE_OR_BAD(a[0]);
-    f->refs++; /* each part may wait */
-    long n = vector_held(f, a, write, at);
-    file_drop(f);
-    return n;
-}
-long sys_readv(const long *a) { return vector(a, false, -1); }
-long sys_writev(const long *a) { return vector(a, true, -1); }
-long sys_preadv(const long *a) { return a[3] < 0 ? -EINVAL : vector(a, false, a[3]); }
-long sys_pwritev(const long *a) { return a[3] < 0 ? -EINVAL : vector(a, true, a[3]); }
-/* Flags that only hint at speed or durability are as good as met; RWF_APPEND (16) and RWF_NOWAIT (8) are not served. */
-long sys_preadv2(const long *a) { return a[5] & ~3l ? -EOPNOTSUPP : a[3] == -1 ? vector(a, false, -1) : sys_preadv(a); }
-long sys_pwritev2(const long *a) { return a[5] & ~7l ? -EOPNOTSUPP : a[3] == -1 ? vector(a, true, -1) : sys_pwritev(a); }
-
 long sys_openat(const long *a)
 {
     char path[PATH_ROOM];
     struct file *f = NULL;
-    long ret = path_arg(a[0], a[1], path);
+    bool slash;
+    long fd, ret = path_given(a[0], a[1], path, &slash);
     if (ret)
         return ret;
-    if (a[2] & O_CREAT && ends_in_slash((const char *)a[1])) /* path_arg has read it */
+    if (a[2] & O_CREAT && slash)
         return -EISDIR;
-    if ((ret = fd_free(0)) < 0) /* before O_CREAT and O_TRUNC have done what cannot be taken back */
-        return ret;
+    if ((fd = fd_reserve()) < 0) /* before O_CREAT and O_TRUNC have done what cannot be taken back */
+        return fd;
     ret = fs_open(path, (int)a[2], (u32)a[3], &f); /* may wait: a FIFO */
-    return ret ? ret : file_install(f, 0, a[2] & O_CLOEXEC);
+    return fd_fill(fd, ret, f, a[2] & O_CLOEXEC);
 }
 long sys_open(const long *a) { return sys_openat((long[]){AT_FDCWD, a[0], a[1], a[2]}); }
 long sys_close(const long *a) { return fd_close((int)a[0]); }
@@ -465,11 +409,7 @@ long sys_chdir(const long *a)
 {
     char path[PATH_ROOM];
     struct stat_k st;
-    long ret = path_arg(AT_FDCWD, a[0], path);
-    if (!ret)
-        ret = fs_follow(path, true);
-    if (!ret)
-        ret = fs_stat(path, true, &st);
+    long ret = path_stat(a[0], path, &st);
     if (ret)
         return ret;
     if ((st.mode & S_IFMT) != S_IFDIR)

@@ -1,10 +1,10 @@
 /* Sending and receiving on sockets, with and without ancillary data. What the host answers is bounded before it is used. */
 #include <asm/unistd.h>
 #include <linux/fcntl.h>
-#include <linux/uio.h>
 
 #include "net.h"
 #include "sys.h"
+#include "vector.h"
 
 struct header { u64 name; u32 name_size, pad; u64 vector, count, control, control_size; u32 flags, pad2; }; /* struct msghdr */
 struct control { u64 size; int level, type; };                                                             /* struct cmsghdr */
@@ -22,44 +22,6 @@ enum { CTRUNC = 8, TRUNC = 0x20, NOSIGNAL = 0x4000, CMSG_CLOEXEC = 0x40000000, E
 
 static u64 next_control(u64 size) { return (size + 7) & ~7ull; }
 static long restart(long n) { return n == -EINTR ? -ERESTARTSYS : n; }
-
-/* ---- the program's vector ---- */
-static long vector_size(const struct header *h, bool writable, u64 *total)
-{
-    const struct iovec *v = (const void *)h->vector;
-    if (h->count > 1024)
-        return -EMSGSIZE;
-    if (!user_read_ok(h->vector, h->count * sizeof *v))
-        return -EFAULT;
-    *total = 0;
-    for (u64 i = 0; i < h->count; i++) {
-        u64 size = v[i].iov_len;
-        if ((long)size < 0)
-            return -EINVAL;
-        if (size && !(writable ? user_write_ok((u64)v[i].iov_base, size) : user_read_ok((u64)v[i].iov_base, size)))
-            return -EFAULT;
-        *total += size;
-        if (*total > ~0u)
-            return -EMSGSIZE;
-    }
-    return 0;
-}
-
-/* `size` bytes of the vector from `skip` on. */
-static void vector_copy(const struct header *h, u8 *bytes, u64 size, bool out, u64 skip)
-{
-    const struct iovec *v = (const void *)h->vector;
-    u64 at = 0;
-    for (u64 i = 0; i < h->count && at < size; i++) {
-        u64 over = min64(skip, v[i].iov_len), part = min64(v[i].iov_len - over, size - at);
-        if (out)
-            memcpy((u8 *)v[i].iov_base + over, bytes + at, part);
-        else
-            memcpy(bytes + at, (u8 *)v[i].iov_base + over, part);
-        skip -= over;
-        at += part;
-    }
-}
 
 /* ---- ancillary data of AF_UNIX ---- */
 static long rights_in(const struct header *h, struct unix_extra *extra)
@@ -135,15 +97,19 @@ static void files_drop(struct unix_extra *extra)
     extra->file_count = 0;
 }
 
-static long unix_message(struct file *f, struct header *h, u32 flags, bool send)
+/* Whether what is about to be written for recvmsg is the program's memory: asked when all waiting is done. */
+static bool answer_ok(const struct header *h, const struct vector *v)
+{
+    return user_write_ok(h->control, h->control_size) && user_write_ok(h->name, h->name_size) && vector_ok(v, true);
+}
+
+static long unix_message(struct file *f, struct header *h, const struct vector *v, u32 flags, bool send)
 {
     struct unix_name name;
     struct unix_extra *extra = kmalloc(sizeof *extra);
-    u64 total;
-    long n = vector_size(h, !send, &total);
+    u64 total = v->total;
+    long n = extra ? 0 : -ENOMEM;
     u8 *bytes = NULL;
-    if (!n && !extra)
-        n = -ENOMEM;
     if (!n && total > TOGETHER_MOST) {
         if (send && unix_type(f) != 1)
             n = -EMSGSIZE;
@@ -152,8 +118,9 @@ static long unix_message(struct file *f, struct header *h, u32 flags, bool send)
     if (!n && !(bytes = kmalloc(total + 1)))
         n = -ENOBUFS;
     if (!n && send) {
-        vector_copy(h, bytes, total, false, 0);
-        if (h->name_size && (n = unix_name_in((long)h->name, h->name_size, &name)))
+        if (!vector_copy(v, bytes, total, false, 0))
+            n = -EFAULT;
+        if (!n && h->name_size && (n = unix_name_in((long)h->name, h->name_size, &name)))
             n = n == -EAFNOSUPPORT ? -EINVAL : n;
         if (!n)
             n = rights_in(h, extra);
@@ -162,8 +129,12 @@ static long unix_message(struct file *f, struct header *h, u32 flags, bool send)
         files_drop(extra); /* not taken over: it failed */
     } else if (!n) {
         n = unix_receive(f, bytes, total, flags, extra);
+        if (n >= 0 && !answer_ok(h, v)) {
+            files_drop(extra);
+            n = -EFAULT;
+        }
         if (n >= 0) {
-            vector_copy(h, bytes, min64((u64)n, total), true, 0);
+            vector_copy(v, bytes, min64((u64)n, total), true, 0);
             h->flags = extra->flags;
             rights_out(h, extra, flags & CMSG_CLOEXEC, &h->flags);
             u32 size = extra->from.size > 2 ? extra->from.size : 0;
@@ -199,14 +170,45 @@ static long control_check(u8 *control, u64 size)
     return (long)kept;
 }
 
-static long host_message(struct file *f, struct header *h, u32 flags, bool send)
+/* The program's ancillary data for the host, without what it has in the gaps: a descriptor inside means nothing out there. */
+static long control_in(const struct header *h, u8 *control, u64 size)
 {
-    u64 total, name_size = h->name ? h->name_size : 0, control_size = min64(h->control_size, CONTROL_MOST);
+    u64 at = 0;
+    memcpy(control, (const void *)h->control, size);
+    while (at + sizeof(struct control) <= size) {
+        struct control c;
+        memcpy(&c, control + at, sizeof c);
+        if (c.size < sizeof c || c.size > size - at || (c.level == SOCKET_LEVEL && c.type == RIGHTS))
+            return -EINVAL;
+        u64 next = min64(size, at + next_control(c.size));
+        memset(control + at + c.size, 0, next - at - c.size);
+        at = next;
+    }
+    memset(control + at, 0, size - at);
+    return 0;
+}
+
+/* A stream takes all of it, as far as it goes without waiting where waiting is not wanted. `done` bytes have gone. */
+static long stream_rest(struct file *f, const struct vector *v, u32 flags, u64 done)
+{
+    while (done < v->total) {
+        u64 part = min64(v->total - done, PAYLOAD_MOST);
+        if (!vector_copy(v, ocall_data() + PAYLOAD_AT, part, false, done)) /* gone, while the last part was sent */
+            break;
+        long n = host_wait(__NR_sendto, (u64)f->host_fd, host_data_address() + PAYLOAD_AT, part, flags, 0, 0, part);
+        if (n <= 0)
+            break;
+        done += (u64)n;
+    }
+    return (long)done;
+}
+
+static long host_message(struct file *f, struct header *h, const struct vector *v, u32 flags, bool send)
+{
+    u64 total = v->total, name_size = h->name ? h->name_size : 0, control_size = min64(h->control_size, CONTROL_MOST);
     u8 control[CONTROL_MOST];
-    long n = vector_size(h, !send, &total);
-    u64 whole = total;
-    if (n)
-        return n;
+    struct host_address address;
+    long n;
     if (name_size > ADDRESS_MOST)
         name_size = ADDRESS_MOST;
     if (send && h->control_size > CONTROL_MOST)
@@ -219,17 +221,14 @@ static long host_message(struct file *f, struct header *h, u32 flags, bool send)
     u8 *data = ocall_data();
     u64 at = host_data_address();
     if (send) {
-        if (name_size && (n = address_in((long)h->name, (long)name_size)))
+        if ((n = address_in(name_size ? (long)h->name : 0, (long)name_size, &address)))
             return n;
-        memcpy(control, (const void *)h->control, control_size);
-        for (u64 i = 0; i + sizeof(struct control) <= control_size;) {
-            struct control *c = (void *)(control + i);
-            if (c->size < sizeof *c || c->size > control_size - i || (c->level == SOCKET_LEVEL && c->type == RIGHTS))
-                return -EINVAL; /* a descriptor inside means nothing out there */
-            i += next_control(c->size);
-        }
+        name_size = address_put(&address);
+        if ((n = control_in(h, control, control_size)))
+            return n;
         memcpy(data + CONTROL_AT, control, control_size);
-        vector_copy(h, data + PAYLOAD_AT, total, false, 0);
+        if (!vector_copy(v, data + PAYLOAD_AT, total, false, 0))
+            return -EFAULT;
         flags |= NOSIGNAL;
     }
     struct header out = {name_size ? at : 0, (u32)name_size, 0, at + VECTOR_AT, 1, control_size ? at + CONTROL_AT : 0, control_size, 0, 0};
@@ -238,16 +237,8 @@ static long host_message(struct file *f, struct header *h, u32 flags, bool send)
     memcpy(data + VECTOR_AT, &vector, sizeof vector);
     n = host_wait(send ? __NR_sendmsg : __NR_recvmsg, (u64)f->host_fd, at + HEADER_AT, flags & ~(u32)CMSG_CLOEXEC, 0, 0, 0,
                   send ? total : flags & TRUNC ? 1 << 30 : total);
-    /* A stream takes all of it, as far as it goes without waiting where waiting is not wanted. */
-    for (u64 done = n > 0 ? (u64)n : 0; send && n > 0 && done < whole; done += (u64)n) {
-        u64 part = min64(whole - done, PAYLOAD_MOST);
-        vector_copy(h, data + PAYLOAD_AT, part, false, done);
-        n = host_wait(__NR_sendto, (u64)f->host_fd, at + PAYLOAD_AT, part, flags, 0, 0, part);
-        if (n <= 0)
-            return (long)done;
-        if (done + (u64)n == whole)
-            return (long)whole;
-    }
+    if (send && n > 0 && f->socket_type == 1)
+        return stream_rest(f, v, flags, (u64)n);
     if (send || n < 0)
         return restart(n);
     memcpy(&out, data + HEADER_AT, sizeof out);
@@ -257,7 +248,9 @@ static long host_message(struct file *f, struct header *h, u32 flags, bool send)
     long kept = control_check(control, out.control_size);
     if (kept < 0)
         return kept;
-    vector_copy(h, data + PAYLOAD_AT, min64((u64)n, total), true, 0);
+    if (!answer_ok(h, v))
+        return -EFAULT;
+    vector_copy(v, data + PAYLOAD_AT, min64((u64)n, total), true, 0);
     memcpy((void *)h->control, control, (u64)kept);
     h->control_size = (u64)kept;
     if (h->name) {
@@ -272,6 +265,7 @@ static long message(const long *a, bool send)
 {
     struct file *f;
     struct header h;
+    struct vector v;
     long bad = socket_of(a[0], &f);
     if (bad)
         return bad;
@@ -287,14 +281,22 @@ static long message(const long *a, bool send)
     if (!send ? !user_write_ok(h.control, h.control_size) || !user_write_ok(h.name, h.name_size)
               : !user_read_ok(h.control, h.control_size) || !user_read_ok(h.name, h.name_size))
         return -EFAULT;
+    if ((bad = vector_in(&v, h.vector, h.count, -EMSGSIZE)))
+        return bad;
     f->refs++;
-    long n = f->type == FILE_UNIX ? unix_message(f, &h, (u32)a[2], send) : host_message(f, &h, (u32)a[2], send);
-    file_used(f);
+    long n = v.total > ~0u           ? -EMSGSIZE
+             : !vector_ok(&v, !send) ? -EFAULT
+             : f->type == FILE_UNIX  ? unix_message(f, &h, &v, (u32)a[2], send)
+                                     : host_message(f, &h, &v, (u32)a[2], send);
     file_drop(f);
+    vector_drop(&v);
     if (n == -EPIPE && send && f->type != FILE_UNIX && !(a[2] & NOSIGNAL))
         signal_send(self(), 13, 0, 0);
-    if (!send && n >= 0)
-        memcpy((void *)a[1], &h, sizeof h);
+    if (send || n < 0)
+        return n;
+    if (!user_write_ok((u64)a[1], sizeof h)) /* it has waited */
+        return -EFAULT;
+    memcpy((void *)a[1], &h, sizeof h);
     return n;
 }
 long sys_sendmsg(const long *a) { return message(a, true); }
@@ -303,39 +305,35 @@ long sys_recvmsg(const long *a) { return message(a, false); }
 long sys_sendto(const long *a)
 {
     struct file *f;
-    long bad = socket_of(a[0], &f);
-    u64 size = (u64)a[2];
+    struct host_address address;
+    long bad = socket_of(a[0], &f), n;
+    u64 size = (u64)a[2], done = 0;
     if (bad)
         return bad;
-    if (!user_read_ok((u64)a[1], size))
+    if (!user_hold((u64)a[1], size, false))
         return -EFAULT;
     if (f->type == FILE_UNIX) {
         struct unix_name name;
         if (a[4] && (bad = unix_name_in(a[4], a[5], &name)))
             return bad == -EAFNOSUPPORT ? -EINVAL : bad;
         f->refs++;
-        long n = unix_send(f, (void *)a[1], size, (u32)a[3], NULL, a[4] ? &name : NULL);
-        file_used(f);
+        n = unix_send(f, (void *)a[1], size, (u32)a[3], NULL, a[4] ? &name : NULL);
         file_drop(f);
         return n;
     }
     if (size > PAYLOAD_MOST && f->socket_type != 1)
         return -EMSGSIZE;
-    u64 done = 0;
-    long n;
+    if ((bad = address_in(a[4], a[5], &address)))
+        return bad;
     f->refs++;
     do { /* a stream takes all of it, as far as it goes without waiting where waiting is not wanted */
-        u64 part = min64(size - done, PAYLOAD_MOST);
-        n = a[4] ? address_in(a[4], a[5]) : 0;
-        if (n)
-            break;
+        u64 part = min64(size - done, PAYLOAD_MOST), to = address_put(&address);
         memcpy(ocall_data() + PAYLOAD_AT, (u8 *)a[1] + done, part);
         n = host_wait(__NR_sendto, (u64)f->host_fd, host_data_address() + PAYLOAD_AT, part, (u64)(a[3] | NOSIGNAL),
-                      a[4] ? host_data_address() : 0, a[4] ? (u64)a[5] : 0, part);
+                      to ? host_data_address() : 0, to, part);
         if (n > 0)
             done += (u64)n;
-    } while (n > 0 && done < size);
-    file_used(f);
+    } while (n > 0 && done < size && user_held_ok());
     file_drop(f);
     if (n == -EPIPE && !done && !(a[3] & NOSIGNAL))
         signal_send(self(), 13, 0, 0);
@@ -349,7 +347,7 @@ long sys_recvfrom(const long *a)
     u64 size = (u64)a[2];
     if (bad)
         return bad;
-    if (!user_write_ok((u64)a[1], size))
+    if (!user_hold((u64)a[1], size, true))
         return -EFAULT;
     if (f->type == FILE_UNIX) {
         struct unix_extra *extra = kmalloc(sizeof *extra);

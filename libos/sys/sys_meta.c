@@ -316,11 +316,7 @@ long sys_statfs(const long *a)
 {
     char path[PATH_ROOM];
     struct stat_k st;
-    long ret = path_arg(AT_FDCWD, a[0], path);
-    if (!ret)
-        ret = fs_follow(path, true);
-    if (!ret)
-        ret = fs_stat(path, true, &st);
+    long ret = path_stat(a[0], path, &st);
     if (ret)
         return ret;
     if (!user_write_ok((u64)a[1], 120))

@@ -22,7 +22,7 @@ long socket_of(long fd, struct file **f)
 }
 #define SOCK(fd) struct file *f; long bad_ = socket_of(fd, &f); if (bad_) return bad_
 
-static long socket_file(long fd, u32 flags, int type)
+static long socket_file(long fd, u32 flags, int type, struct file **file)
 {
     if (fd < 0)
         return fd;
@@ -34,7 +34,8 @@ static long socket_file(long fd, u32 flags, int type)
     f->host_fd = (int)fd;
     f->socket = true;
     f->socket_type = type;
-    return file_install(f, 0, flags & O_CLOEXEC);
+    *file = f;
+    return 0;
 }
 long sys_socket(const long *a)
 {
@@ -52,7 +53,9 @@ long sys_socket(const long *a)
         return -EAFNOSUPPORT;
     if (!(boot()->flags & BOOT_NETWORK))
         return -EACCES;
-    return socket_file(fd_fresh(bounded(host(__NR_socket, a[0], (u32)a[1] | O_CLOEXEC, a[2]), 1 << 20)), flags, (int)type);
+    struct file *f;
+    long bad = socket_file(fd_fresh(bounded(host(__NR_socket, a[0], (u32)a[1] | O_CLOEXEC, a[2]), 1 << 20)), flags, (int)type, &f);
+    return bad ? bad : file_install(f, 0, flags & O_CLOEXEC);
 }
 long sys_socketpair(const long *a)
 {
@@ -73,14 +76,29 @@ long sys_socketpair(const long *a)
 }
 
 /* ---- addresses ---- */
-long address_in(long at, long size)
+/* Programs give whole `struct sockaddr_storage`s, of which they have filled in a part: the rest of their memory stays inside. */
+long address_in(long at, long size, struct host_address *to)
 {
+    memset(to, 0, sizeof *to);
+    if (!at)
+        return 0;
     if ((u64)size > ADDRESS_MOST)
         return -EINVAL;
     if (!user_read_ok((u64)at, (u64)size))
         return -EFAULT;
-    memcpy(ocall_data(), (void *)at, (u64)size);
+    memcpy(to->bytes, (void *)at, (u64)size);
+    u32 family = to->bytes[0] | (u32)to->bytes[1] << 8;
+    u32 has = family == INET ? 8 : family == INET6 ? 28 : family == NETLINK ? 12 : 2, whole = family == INET6 ? 28 : family == NETLINK ? 12 : 16;
+    memset(to->bytes + has, 0, ADDRESS_MOST - has);
+    if (family == NETLINK)
+        memset(to->bytes + 2, 0, 2);
+    to->size = (u32)min64((u64)size, whole);
     return 0;
+}
+u32 address_put(const struct host_address *a)
+{
+    memcpy(ocall_data(), a->bytes, a->size);
+    return a->size;
 }
 /* A host's address: at data[0], its size at data[ADDRESS_MOST]. */
 long address_out(long at, long size_at)
@@ -143,11 +161,15 @@ static long with_address(long nr, const long *a)
         file_drop(f);
         return ret;
     }
-    long bad = address_in(a[1], a[2]);
+    struct host_address address;
+    long bad = a[1] ? address_in(a[1], a[2], &address) : -EFAULT;
     if (bad)
         return bad;
+    if (nr == __NR_bind && !address.bytes[0] && !address.bytes[1])
+        return -EAFNOSUPPORT;
     f->refs++;
-    long ret = host_wait((u64)nr, (u64)f->host_fd, host_data_address(), (u64)a[2], 0, 0, 0, 0);
+    u32 size = address_put(&address);
+    long ret = host_wait((u64)nr, (u64)f->host_fd, host_data_address(), size, 0, 0, 0, 0);
     file_used(f);
     file_drop(f);
     return ret;
@@ -168,43 +190,42 @@ long sys_shutdown(const long *a)
     file_used(f);
     return ret;
 }
-long sys_accept4(const long *a)
+static long accept_unix(struct file *f, const long *a, struct file **new)
 {
-    SOCK(a[0]);
-    if (a[3] & ~(long)(O_NONBLOCK | O_CLOEXEC))
-        return -EINVAL;
-    if (f->type == FILE_UNIX) {
-        struct file *new;
-        struct unix_name name = {.family = UNIX_, .size = 2};
-        f->refs++;
-        long bad = unix_accept(f, (u32)a[3], &new);
-        file_used(f);
-        file_drop(f);
-        if (bad)
-            return bad;
-        unix_peer_name(new, &name);
-        if ((bad = address_give(&name, name.size, a[1], a[2]))) {
-            file_drop(new);
-            return bad;
-        }
-        return file_install(new, 0, a[3] & O_CLOEXEC);
-    }
+    struct unix_name name = {.family = UNIX_, .size = 2};
+    long bad = unix_accept(f, (u32)a[3], new);
+    if (bad)
+        return bad;
+    unix_peer_name(*new, &name);
+    if ((bad = address_give(&name, name.size, a[1], a[2])))
+        file_drop(*new);
+    return bad;
+}
+static long accept_host(struct file *f, const long *a, struct file **new)
+{
     address_room();
-    f->refs++;
-    long fd = host_wait(__NR_accept4, (u64)f->host_fd, host_data_address(), host_data_address() + ADDRESS_MOST,
-                        (u32)a[3] | O_CLOEXEC, 0, 0, 1 << 20);
-    int type = f->socket_type;
-    file_used(f);
-    file_drop(f);
-    fd = fd_fresh(fd);
+    long fd = fd_fresh(host_wait(__NR_accept4, (u64)f->host_fd, host_data_address(), host_data_address() + ADDRESS_MOST,
+                                 (u32)a[3] | O_CLOEXEC, 0, 0, 1 << 20));
     if (fd < 0)
         return fd == -EINTR ? -ERESTARTSYS : fd;
-    long bad = address_out(a[1], a[2]);
-    if (bad) {
-        host(__NR_close, fd);
-        return bad;
-    }
-    return socket_file(fd, (u32)a[3], type);
+    long bad = socket_file(fd, (u32)a[3], f->socket_type, new);
+    if (!bad && (bad = address_out(a[1], a[2])))
+        file_drop(*new);
+    return bad;
+}
+long sys_accept4(const long *a)
+{
+    struct file *new = NULL;
+    if (a[3] & ~(long)(O_NONBLOCK | O_CLOEXEC))
+        return file_get((int)a[0]) ? -EINVAL : -EBADF;
+    SOCK(a[0]);
+    long fd = fd_reserve(), bad; /* first: without one the connection stays where it is */
+    if (fd < 0)
+        return fd;
+    f->refs++;
+    bad = f->type == FILE_UNIX ? accept_unix(f, a, &new) : accept_host(f, a, &new);
+    file_drop(f);
+    return fd_fill(fd, bad, new, a[3] & O_CLOEXEC);
 }
 long sys_accept(const long *a) { return sys_accept4((long[]){a[0], a[1], a[2], 0}); }
 

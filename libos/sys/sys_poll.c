@@ -78,16 +78,17 @@ static long poll_files(struct file **files, u32 *wanted, u32 *got, u32 count, lo
 
 static long do_poll(u64 at, u64 count, long timeout_ns)
 {
+    u64 size = count * sizeof(struct pollfd);
     if (count > POLL_MOST)
         return -EINVAL;
-    if (!user_write_ok(at, count * sizeof(struct pollfd)))
+    if (!user_write_ok(at, size))
         return -EFAULT;
-    struct pollfd *p = (void *)at;
-    u64 size = count * (sizeof(struct file *) + 8);
-    struct file **files = kmalloc(size ? size : 1);
+    struct file **files = kmalloc(count * (sizeof(struct file *) + 8) + size + 1);
     if (!files)
         return -ENOMEM;
     u32 *wanted = (u32 *)(files + count), *got = wanted + count, bad = 0;
+    struct pollfd *p = (struct pollfd *)(got + count); /* our own copy */
+    memcpy(p, (void *)at, size);
     for (u64 i = 0; i < count; i++) {
         files[i] = p[i].fd < 0 ? NULL : file_get(p[i].fd);
         wanted[i] = (uint16_t)p[i].events;
@@ -97,15 +98,15 @@ static long do_poll(u64 at, u64 count, long timeout_ns)
             files[i]->refs++;
     }
     long ret = poll_files(files, wanted, got, (u32)count, bad ? 0 : timeout_ns, NULL);
+    bool there = user_write_ok(at, size); /* it has waited */
     for (u64 i = 0; i < count; i++) {
-        p[i].revents = ret < 0 ? 0 : (short)got[i];
-        if (p[i].fd >= 0 && !files[i])
-            p[i].revents = POLLNVAL;
+        if (there)
+            ((struct pollfd *)at)[i].revents = p[i].fd >= 0 && !files[i] ? POLLNVAL : ret < 0 ? 0 : (short)got[i];
         if (files[i])
             file_drop(files[i]);
     }
     kfree(files);
-    return ret < 0 ? ret : ret + bad;
+    return !there ? -EFAULT : ret < 0 ? ret : ret + bad;
 }
 long sys_poll(const long *a) { return do_poll((u64)a[0], (u32)a[1], (int)a[2] < 0 ? -1 : (long)(int)a[2] * 1000000); }
 static long masked(u64 mask_at, long (*f)(const long *), const long *a)
@@ -137,22 +138,24 @@ long sys_ppoll(const long *a)
 static long select_inner(const long *a)
 {
     u32 n = (u32)a[0], count = 0;
-    u64 *sets[3] = {(u64 *)a[1], (u64 *)a[2], (u64 *)a[3]};
+    u64 words = (n + 63) / 64, sets[3][POLL_MOST / 64] = {0}; /* our own copies */
     static const u32 want[3] = {POLLIN | POLLRDNORM, POLLOUT | POLLWRNORM, POLLPRI};
     static const u32 yes[3] = {POLLIN | POLLRDNORM | POLLHUP | POLLERR, POLLOUT | POLLWRNORM | POLLERR, POLLPRI};
-    u64 words = (n + 63) / 64;
     if (n > POLL_MOST)
         return -EINVAL;
-    for (int s = 0; s < 3; s++)
-        if (sets[s] && !user_write_ok((u64)sets[s], words * 8))
+    for (int s = 0; s < 3; s++) {
+        if (!user_write_ok((u64)a[1 + s], a[1 + s] ? words * 8 : 0))
             return -EFAULT;
+        if (a[1 + s])
+            memcpy(sets[s], (void *)a[1 + s], words * 8);
+    }
     struct file **files = kmalloc((u64)n * (sizeof(struct file *) + 8) + 1);
     if (!files)
         return -ENOMEM;
     u32 *wanted = (u32 *)(files + n), *got = wanted + n;
     for (u32 i = 0; i < n; i++) {
         for (int s = 0; s < 3; s++)
-            if (sets[s] && sets[s][i / 64] >> (i % 64) & 1)
+            if (sets[s][i / 64] >> (i % 64) & 1)
                 wanted[i] |= want[s];
         if (!wanted[i])
             continue;
@@ -165,23 +168,26 @@ static long select_inner(const long *a)
         if (files[i])
             files[i]->refs++;
     long ret = poll_files(files, wanted, got, n, a[4], NULL);
-    for (int s = 0; s < 3 && ret >= 0; s++) {
-        if (!sets[s])
-            continue;
-        for (u32 i = 0; i < n; i++) {
+    for (u32 i = 0; i < n; i++) {
+        for (int s = 0; s < 3; s++) {
             u64 bit = 1ull << (i % 64);
-            if (sets[s][i / 64] & bit) {
-                if (got[i] & yes[s])
-                    count++;
-                else
-                    sets[s][i / 64] &= ~bit;
-            }
+            if (!(sets[s][i / 64] & bit))
+                continue;
+            if (got[i] & yes[s])
+                count++;
+            else
+                sets[s][i / 64] &= ~bit;
         }
-    }
-    for (u32 i = 0; i < n; i++)
         if (files[i])
             file_drop(files[i]);
+    }
     kfree(files);
+    for (int s = 0; s < 3 && ret >= 0; s++)
+        if (!user_write_ok((u64)a[1 + s], a[1 + s] ? words * 8 : 0)) /* it has waited */
+            ret = -EFAULT;
+    for (int s = 0; s < 3 && ret >= 0; s++)
+        if (a[1 + s])
+            memcpy((void *)a[1 + s], sets[s], words * 8);
     return ret < 0 ? ret : (long)count;
 }
 long sys_pselect6(const long *a)
@@ -203,9 +209,10 @@ long sys_select(const long *a)
     if (a[4]) {
         if (!user_read_ok((u64)a[4], 16))
             return -EFAULT;
-        timeout = ((long *)a[4])[0] * 1000000000 + ((long *)a[4])[1] * 1000;
-        if (timeout < 0)
+        long seconds = ((volatile long *)a[4])[0], us = ((volatile long *)a[4])[1];
+        if (seconds < 0 || us < 0)
             return -EINVAL;
+        timeout = seconds > 1l << 32 || us > 1l << 52 ? 1l << 62 : seconds * 1000000000 + us * 1000;
     }
     return select_inner((long[]){a[0], a[1], a[2], a[3], timeout});
 }
@@ -312,6 +319,8 @@ static long epoll_once(struct file *e, struct event *to, u32 most, long timeout_
         }
     }
     long ret = poll_files(files, wanted, got, count, timeout_ns, e);
+    if (ret > 0 && !user_write_ok((u64)to, most * sizeof *to)) /* it has waited */
+        ret = -EFAULT;
     for (u32 i = 0; i < count && ret >= 0 && n < most; i++)
         if (got[i])
             for (u32 k = 0; k < e->item_count; k++)

@@ -378,8 +378,11 @@ long sys_rt_sigtimedwait(const long *a)
     if (a[2] && (timeout = (long)timespec_ns((u64)a[2], &bad), bad))
         return bad;
     u64 set = *(u64 *)a[0], mask = t->mask, end = timeout < 0 ? 0 : now_ns(1) + (u64)timeout;
+    user_hold((u64)a[1], a[1] ? 128 : 0, true);
     for (;;) {
         u64 found = (t->pending | g_pending) & set;
+        if (found && !user_held_ok())
+            return -EFAULT; /* the signal stays */
         if (found) {
             int n = __builtin_ctzll(found) + 1, code;
             if (__atomic_fetch_and(&t->pending, ~BIT(n), __ATOMIC_SEQ_CST) & BIT(n))
@@ -405,8 +408,8 @@ long sys_rt_sigtimedwait(const long *a)
         t->mask = mask & ~set;
         long waited = park(timeout < 0 ? -1 : (long)(end - now), 0);
         t->mask = mask;
-        if (waited == -EINTR && !((t->pending | g_pending) & set)) {
-            ret = -EINTR;
+        if (waited < 0 && !((t->pending | g_pending) & set)) {
+            ret = waited;
             break;
         }
     }

@@ -186,9 +186,15 @@ void robust_exit(struct thread *t)
     u64 entry = *(u64 *)head;
     for (int i = 0; i < 2048 && entry != head && user_read_ok(entry & ~1ull, 8); i++) {
         u64 next = *(u64 *)(entry & ~1ull), word = (entry & ~1ull) + (u64)offset;
-        if (user_write_ok(word, 4) && (*(u32 *)word & FUTEX_TID_MASK) == (u32)tid_of(t)) {
-            *(u32 *)word = (*(u32 *)word & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
-            futex_wake(word, 1, ~0u);
+        if (!(word & 3) && user_write_ok(word, 4)) {
+            u32 was = __atomic_load_n((u32 *)word, __ATOMIC_SEQ_CST); /* other threads write it meanwhile */
+            bool mine;
+            while ((mine = (was & FUTEX_TID_MASK) == (u32)tid_of(t)) &&
+                   !__atomic_compare_exchange_n((u32 *)word, &was, (was & FUTEX_WAITERS) | FUTEX_OWNER_DIED, false, __ATOMIC_SEQ_CST,
+                                                __ATOMIC_SEQ_CST))
+                ;
+            if (mine)
+                futex_wake(word, 1, ~0u);
         }
         entry = next;
     }

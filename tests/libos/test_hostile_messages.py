@@ -42,6 +42,16 @@ static void hostile(struct ocall_block *b)
     if (b->number == SYS_ioctl && b->arg[1] == 0x8933) /* SIOCGIFINDEX: the kernel leaves the rest as it came */
         for (int i = 0; i < 40; i++)
             if (b->data[i] == 0xaa) b->ret = -71;
+    if (b->number == SYS_sendto && b->arg[4])
+        for (uint64_t i = 0; i < b->arg[5]; i++)
+            if (((uint8_t *)b->arg[4])[i] == 0xaa) b->ret = -71;
+    if (b->number == SYS_sendmsg) {
+        const struct msghdr *m = (const struct msghdr *)b->arg[1];
+        for (size_t i = 0; i < m->msg_namelen; i++)
+            if (((uint8_t *)m->msg_name)[i] == 0xaa) b->ret = -71;
+        for (size_t i = 0; i < m->msg_controllen; i++)
+            if (((uint8_t *)m->msg_control)[i] == 0xaa) b->ret = -72;
+    }
 }
 """
 HOOKS = {
@@ -50,7 +60,7 @@ HOOKS = {
     "    worker_start(&g_worker[0]);\n": "    g_mode = o.rest_count ? atoi(o.rest[o.rest_count - 1]) : 0;\n%s",
 }
 PROGRAM = """
-import fcntl, json, socket, sys
+import ctypes, fcntl, json, socket, struct, sys
 def attempt(what):
     try: return what()
     except OSError as error: return -error.errno
@@ -74,6 +84,17 @@ if to:
     said["received"] = attempt(lambda: made.recvfrom(100)[0].decode()) if said["sent"] == 5 else None
     asked = b"lo" + bytes(1) + b"\\xaa" * 37
     said["index"] = attempt(lambda: fcntl.ioctl(made, 0x8933, asked)[16:20] == b"\\x01" + bytes(3))
+    libc = ctypes.CDLL(None, use_errno=True)
+    storage = struct.pack("=H2s4s", 2, struct.pack("!H", to[1]), bytes([127, 0, 0, 1])) + b"\\xaa" * 120
+    said["address"] = libc.sendto(made.fileno(), b"x", 1, 0, storage, 128) or -ctypes.get_errno()
+    hop = struct.pack("=QiiI", 20, 0, 2, 64) + b"\\xaa" * 4 # IP_TTL, and what lies in the gap behind it
+    room, name = ctypes.create_string_buffer(hop, 24), ctypes.create_string_buffer(storage, 128)
+    text = ctypes.create_string_buffer(b"y", 1)
+    part = ctypes.create_string_buffer(struct.pack("=QQ", ctypes.addressof(text), 1), 16)
+    header = (ctypes.addressof(name), 128, 0, ctypes.addressof(part), 1, ctypes.addressof(room), 24, 0, 0)
+    header = struct.pack("=QIIQQQQII", *header)
+    said["gaps"] = libc.sendmsg(made.fileno(), header, 0)
+    if said["gaps"] < 0: said["gaps"] = -ctypes.get_errno()
     said["option"] = attempt(lambda: made.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE))
 print(json.dumps(said))
 """
@@ -83,6 +104,8 @@ HONEST = {
     "message": ["hello", [[0, 2]], "127.0.0.1"],
     "received": "again",
     "index": True,  # -71: bytes of the program's struct ifreq behind the name have reached the host
+    "address": 1,  # the same of the bytes behind a struct sockaddr_in
+    "gaps": 1,  # -72: of those between records of ancillary data
     "option": 2,
 }
 EIO = -5
@@ -90,7 +113,7 @@ LIES = {
     1: {"message": EIO}, 2: {"message": EIO}, 3: {"message": EIO},
     4: {"message": ["hello", [], "127.0.0.1"]},  # a descriptor of the host's choice: taken out
     5: {"message": EIO}, 6: {"message": EIO}, 7: {"received": EIO}, 8: {"option": EIO},
-    9: {"sent": EIO, "received": None}, 12: {"received": EIO},
+    9: {"sent": EIO, "received": None, "address": -1}, 12: {"received": EIO},
 }  # fmt: skip
 
 

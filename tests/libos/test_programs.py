@@ -10,7 +10,7 @@ import pytest
 from support.guests import GUESTS, Guests, Outcome, checks_of
 from support.programs import HELLO, compile_c
 
-CALLS, WAITING, WIDE = "system_calls.c", "waiting.c", "loads_wide.c"
+CALLS, WAITING, UNMAPPED, WIDE = "system_calls.c", "waiting.c", "unmapped.c", "loads_wide.c"
 
 
 def compiled(directory: Path, guest: str, name: str, *options: str) -> Path:
@@ -47,7 +47,19 @@ def test_waiting(waiting: Outcome, check: str) -> None:
     waiting.assert_ok(check)
 
 
-@pytest.mark.parametrize("name", [CALLS, WAITING])
+@pytest.fixture(scope="module")
+def unmapped(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    program = compiled(tmp_path_factory.mktemp("unmapped"), UNMAPPED, "unmapped", "-static")
+    manifest = '[enclave]\nmain = "unmapped"\nmemory = "8M"\nthreads = 4\nnetwork = true\n'
+    return Outcome.of(guests.run(guests.build("unmapped", {"unmapped": program}, manifest), timeout=30))
+
+
+@pytest.mark.parametrize("check", checks_of(UNMAPPED))
+def test_unmapped(unmapped: Outcome, check: str) -> None:
+    unmapped.assert_ok(check)
+
+
+@pytest.mark.parametrize("name", [CALLS, WAITING, UNMAPPED])
 def test_control(name: str, tmp_path: Path) -> None:
     """Linux itself answers so; what the guest expects is not this LibOS's own idea."""
     program = compiled(tmp_path, name, "calls")
