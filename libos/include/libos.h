@@ -156,6 +156,7 @@ long user_string(u64 address, char *to, size_t size); /* length, -EFAULT, -ENAME
 u64 mm_stack_base(void);
 u64 mm_stack_size(void);
 u64 mm_used(void);
+void mm_say_lacking(void);      /* once, where room was lacking */
 void mm_zero(u64 at, u64 size); /* of the heap; what never came stays away */
 /* mm/edmm.c */
 u64 edmm_start(u64 low, u64 high);

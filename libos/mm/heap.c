@@ -16,6 +16,7 @@ struct region { u64 start, end; u32 prot, flags; };
 static struct region *g_region;
 static u32 g_regions;
 static u64 g_low, g_high, g_stack, g_stack_size, g_brk_start, g_brk, g_brk_zero;
+static u64 g_lacking; /* bytes for which there was no room, last */
 
 static void bad(void) { libos_bug("out of regions in the heap"); }
 
@@ -102,12 +103,29 @@ static u64 find(u64 size) /* highest gap; 0: none */
     return top > floor && top - floor >= size ? top - size : 0;
 }
 
+/* A call answers ENOMEM. Said once: what a library makes of it ("failed to map segment", an abort) rarely leads to the manifest. */
+void mm_say_lacking(void)
+{
+    static bool said;
+    u64 most = 0, top = g_high, used = mm_used(), total = boot()->heap_size;
+    if (said || !g_lacking)
+        return;
+    said = true;
+    for (u32 i = g_regions; i-- > 0; top = g_region[i].start)
+        most = top - g_region[i].end > most ? top - g_region[i].end : most;
+    if (top > page_up(g_brk) && top - page_up(g_brk) > most)
+        most = top - page_up(g_brk);
+    say("strongroom: out of memory: %lu KiB are asked for, %lu KiB are free, %lu KiB of them together: raise memory in enclave.toml (it is %lu KiB)",
+        g_lacking >> 10, used < total ? (total - used) >> 10 : 0, most >> 10, total >> 10);
+}
+
 static u64 place(u64 size, u32 prot, u32 flags)
 {
     size = page_up(size);
     if (g_regions >= REGIONS - 4)
         return 0;
     u64 at = size ? find(size) : 0;
+    g_lacking = at ? 0 : size;
     if (at) {
         region_insert(region_after(at), (struct region){at, at + size, prot, flags});
         edmm_used(at, at + size);
@@ -331,16 +349,17 @@ long sys_mmap(const long *a)
     u64 hint = (u64)a[0], size = (u64)a[1], offset = (u64)a[5];
     u32 prot = (u32)a[2], flags = (u32)a[3];
     struct file *f = NULL;
+    bool reserved = prot == PROT_NONE || flags & MAP_NORESERVE; /* who tries that has another way */
     if (!size || offset & (PAGE - 1))
         return -EINVAL;
-    if (size > g_high - g_low)
-        return -ENOMEM;
     if (!(flags & MAP_ANONYMOUS) && !(f = file_get((int)a[4])))
         return -EBADF;
     if (f && (f->flags & 3) == 1) /* O_WRONLY */
         return -EACCES;
     if (f && f->type == FILE_DEVICE && f->device == DEV_ZERO)
         f = NULL;
+    if (size > 1ull << 47)
+        return -ENOMEM;
     size = page_up(size);
     if (f && f->object && f->object->path && !(flags & MAP_FIXED) && flags & 0x800 /* MAP_DENYWRITE: a dynamic linker */)
         return object_map(f->object, size);
@@ -351,6 +370,10 @@ long sys_mmap(const long *a)
     }
     if (prot & PROT_EXEC)
         return no_code(f); /* measured pages only: SGX1 cannot make others executable */
+    if (size > g_high - g_low) {
+        g_lacking = reserved ? 0 : size;
+        return -ENOMEM;
+    }
     if (f && f->type != FILE_ENCRYPTED && f->type != FILE_PACK && f->type != FILE_TMP && f->type != FILE_HOST && f->type != FILE_BUFFER)
         return -ENODEV;
     if (f && flags & MAP_SHARED && prot & PROT_WRITE && (f->flags & 3) != 2 /* O_RDWR */)
@@ -376,8 +399,11 @@ long sys_mmap(const long *a)
         at = hint;
         region_insert(region_after(at), (struct region){at, at + size, prot, kind});
         edmm_used(at, at + size);
-    } else if (!(at = place(size, prot, kind)))
+    } else if (!(at = place(size, prot, kind))) {
+        if (reserved)
+            g_lacking = 0;
         return -ENOMEM;
+    }
     if (f)
         f->refs++; /* reading it may wait */
     long bad_fill = fill(at, size, prot, kind, f, offset);

@@ -39,7 +39,7 @@ static const char *caller(void)
 
 void say_refused(const char *what)
 {
-    say("strongroom: %s refused, asked for by %s: no other program and no copy of this one can run inside an enclave", what, caller());
+    say("strongroom: %s refused, asked for by %s: no other program and no copy of this one can run inside an enclave; threads can", what, caller());
 }
 
 long sys_refused(const long *a)
@@ -62,6 +62,8 @@ long libos_dispatch(struct regs *r)
     ret = nr < 512 && g_handler[nr] ? g_handler[nr](a) : -ENOSYS;
     user_release();
     r->rax = (u64)ret;
+    if (ret == -ENOMEM)
+        mm_say_lacking();
     if (g_trace)
         say("[%d] %s = %lx", tid_of(self()), name, ret);
     signals_refresh(self());

@@ -64,7 +64,7 @@ long sys_clone(const long *a)
     }
     static bool said;
     if (!said)
-        say("strongroom: a thread is refused: threads = %u in enclave.toml are all in use", thread_count());
+        say("strongroom: a thread is refused: threads = %u in enclave.toml are all in use: raise it", thread_count());
     said = true;
     return -EAGAIN;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import threading
@@ -108,8 +109,31 @@ stop.set()
 """
     done = guests.run(bare, "-c", code)
     assert done.stdout == "can't start new thread 2\n", done.stderr
-    assert done.stderr.count("a thread is refused: threads = 3 in enclave.toml are all in use") == 1
+    assert done.stderr.count("a thread is refused: threads = 3 in enclave.toml are all in use: raise it") == 1
     assert done.returncode == 0
+
+
+def test_memory_above_the_manifests(guests: Guests, bare: Path) -> None:
+    """A library seldom leads to the manifest: one line does. Who only reserves addresses is told nothing."""
+    code = """
+import ctypes, sys
+mmap = ctypes.CDLL(None).mmap
+mmap.restype, mmap.argtypes = ctypes.c_size_t, [ctypes.c_size_t] * 6
+print(mmap(0, 1 << 40, 0, 0x22, 2**64 - 1, 0) == 2**64 - 1, mmap(0, 1 << 40, 3, 0x4022, 2**64 - 1, 0) == 2**64 - 1)
+print("reserved", file=sys.stderr, flush=True)
+for _ in range(2):
+    try: bytearray(1 << 30)
+    except MemoryError: print("no memory")
+"""
+    done = guests.run(bare, "-c", code)
+    assert done.stdout == "True True\nno memory\nno memory\n", done.stderr
+    lines = done.stderr.splitlines()
+    assert lines.index("reserved") == 1 and len(lines) == 3
+    assert re.fullmatch(
+        r"strongroom: out of memory: 10485\d\d KiB are asked for, \d+ KiB are free, \d+ KiB of them together: "
+        r"raise memory in enclave.toml \(it is \d+ KiB\)",
+        lines[2],
+    )
 
 
 SOCKETS = """

@@ -11,6 +11,8 @@ CHECK(library_of_wide_alignment_loads)
     if (!EXPECT(g_library != NULL))
         return;
     int (*next)(void) = (int (*)(void))dlsym(g_library, "wide_next");
+    char *room = dlsym(g_library, "wide_room");
+    EXPECT(!room[0] && !room[(16 << 20) - 1]);
     EXPECT(next() == 42 && next() == 43 && *(int *)dlsym(g_library, "wide_data") == 43);
 }
 CHECK(the_hole_is_no_memory)
