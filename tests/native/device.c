@@ -4,6 +4,7 @@
  *   secs OFFSET SIZE VALUE | info OFFSET VALUE | source OFFSET VALUE | from ADDRESS          (set; from 0: the source page)
  *   open FLAGS | close | create | add OFFSET LENGTH [FLAGS] | init | provision FD | ioctl NUMBER ARGUMENT
  *   map OFFSET LENGTH PROT FLAGS [FILE-OFFSET] | protect OFFSET LENGTH PROT | unmap OFFSET LENGTH | advise OFFSET LENGTH ADVICE
+ *   orphan OFFSET LENGTH (ADD_PAGES, and in the midst of it the last descriptor is closed and others are opened)
  *   personality FLAGS | peek OFFSET WRITE | beside OFFSET LENGTH (ADD_PAGES, and in the midst of it another ioctl) | clock (milliseconds since the last one)
  */
 #define _GNU_SOURCE
@@ -78,7 +79,7 @@ static void *add_beside(void *result)
     return NULL;
 }
 
-static void beside(uint64_t offset, uint64_t length)
+static void beside(uint64_t offset, uint64_t length, int orphan)
 {
     pthread_t t;
     long result = -1;
@@ -89,8 +90,13 @@ static void beside(uint64_t offset, uint64_t length)
     pthread_create(&t, NULL, add_beside, &result);
     while (!beside_begun)
         ;
+    usleep(20000);
+    if (orphan)
+        close(fd);
     while (__atomic_load_n(&result, __ATOMIC_SEQ_CST) == -1) {
-        if (ioctl(fd, SGX_IOC_ENCLAVE_PROVISION, NULL) == -1 && errno == EBUSY)
+        if (orphan)
+            close(open("/dev/sgx_enclave", O_RDWR)), other++;
+        else if (ioctl(fd, SGX_IOC_ENCLAVE_PROVISION, NULL) == -1 && errno == EBUSY)
             busy++;
         else
             other++;
@@ -98,7 +104,7 @@ static void beside(uint64_t offset, uint64_t length)
     }
     pthread_join(t, NULL);
     from = 0;
-    printf("%s busy %d\n", result ? strerrorname_np((int)result) : "0", busy > 0 && other <= 2);
+    printf("%s %s %d\n", result ? strerrorname_np((int)result) : "0", orphan ? "others" : "busy", orphan ? other > 0 : busy > 0 && other <= 2);
 }
 
 static uint64_t milliseconds(void)
@@ -150,7 +156,9 @@ static void step(const char *verb, const uint64_t *a)
     else if (!strcmp(verb, "peek"))
         peek(a[0], a[1]);
     else if (!strcmp(verb, "beside"))
-        beside(a[0], a[1]);
+        beside(a[0], a[1], 0);
+    else if (!strcmp(verb, "orphan"))
+        beside(a[0], a[1], 1);
     else if (!strcmp(verb, "clock"))
         printf("%llu\n", (unsigned long long)milliseconds());
     else

@@ -4,6 +4,7 @@
  *   map PAGE COUNT PROT | accept PAGE FLAGS | extend PAGE FLAGS | copy PAGE FLAGS FROM | read PAGE | write PAGE VALUE | call PAGE
  *   put PAGE OFFSET VALUE | leaf NUMBER RBX RCX RDX (bytes from ROOM, or addresses from 2^40 on; says RAX and the arithmetic flags)
  *   restrict PAGE COUNT PERMISSIONS | types PAGE COUNT TYPE | remove PAGE COUNT | tcs PAGE LIKE | enter PAGE | sweep PAGE COUNT
+ *   stay PAGE (a thread enters by this TCS and stays) | interrupt (it, by a signal)
  *   sweep-plain PAGE COUNT | race PAGE TIMES | own PAGE TIMES | outside PAGE VALUE
  * PAGE counts from ROOM. Numbers are in hexadecimal.
  */
@@ -11,6 +12,7 @@
 #include "loader.c"
 
 #include <pthread.h>
+#include <signal.h>
 
 #include "enclave.h"
 #include "sgx_arch.h"
@@ -42,6 +44,18 @@ static void call(uint64_t tcs, uint64_t function, uint64_t a, uint64_t b, uint64
 static void answered(int ret, uint64_t count, uint64_t result)
 {
     printf("%s count %#llx result %llu\n", ret ? strerrorname_np(errno) : "0", (unsigned long long)count, (unsigned long long)result);
+}
+
+/* A thread that stays inside by a TCS until a signal finds it there; what becomes of it then. */
+static pthread_t inside;
+static void on_nothing(int number) { (void)number; }
+static void *stay(void *tcs)
+{
+    struct sgx_enclave_run run = {.tcs = (uint64_t)tcs};
+    struct call c = {.in = 99};
+    int r = enter(F_MEET, (uint64_t)&c, 0, 2, 0, 0, &run);
+    printf("ret %d function %u vector %u error %#x\n", r, run.function, run.exception_vector, run.exception_error_code);
+    return NULL;
 }
 
 /* One call by the TCS `number`; ~0 where it faults. */
@@ -190,6 +204,14 @@ static void step(const char *verb, const uint64_t *a)
             bad += run.function != 4 || c.out;
         }
         printf("bad %llu\n", (unsigned long long)bad);
+    } else if (!strcmp(verb, "stay")) {
+        signal(SIGUSR1, on_nothing);
+        pthread_create(&inside, NULL, stay, (void *)at(a[0]));
+        usleep(200000);
+        printf("inside\n");
+    } else if (!strcmp(verb, "interrupt")) {
+        pthread_kill(inside, SIGUSR1);
+        pthread_join(inside, NULL);
     } else if (!strcmp(verb, "restrict")) {
         struct sgx_enclave_restrict_permissions p = {room + a[0] * PAGE, a[1] * PAGE, a[2], 0, 0};
         int r = ioctl(l.fd, SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS, &p);

@@ -465,11 +465,13 @@ static void s_tamper(void)
 /* Enclaves that come and go in one process: unmapped and closed, their pages are free again. */
 static void *image_sgxs, *image_sig;
 static size_t image_size;
+static volatile int entering; /* a thread that enters all the time, and how often it did */
+static volatile uint64_t entered;
 static void s_again(void)
 {
     struct call c;
     int good = 0;
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < (entering ? 150 : 300); i++) {
         const char *step;
         munmap((void *)0x10000, l.size - 0x10000);
         close(l.fd);
@@ -483,12 +485,37 @@ static void s_again(void)
         c = (struct call){.in = (uint64_t)i};
         r = call(F_ADD, &c, 2, &run);
         good += r == 0 && run.function == 4 && c.out == (uint64_t)i + 1;
+        for (uint64_t before = entered, n = 0; entering && entered == before && n < 100000; n++)
+            sched_yield();
     }
     munmap((void *)0x10000, l.size - 0x10000);
     close(l.fd);
     l.fd = open("/dev/sgx_enclave", O_RDWR);
     printf("good %d\n", good);
     fflush(stdout);
+}
+
+/* The same under the hands of a thread that enters all the time: what it meets is an enclave, or none. */
+static void *enter_always(void *nothing)
+{
+    while (entering) {
+        struct sgx_enclave_run run = {.tcs = 0x100000 + 0x20000}; /* the second TCS of the image, at base 0 */
+        struct call c = {.in = 7};
+        int r = call(F_ADD, &c, 2, &run);
+        if (r == 0 && run.function == 4 && c.out == 8)
+            entered++;
+    }
+    return nothing;
+}
+static void s_entered(void)
+{
+    pthread_t t;
+    entering = 1;
+    pthread_create(&t, NULL, enter_always, NULL);
+    s_again();
+    entering = 0;
+    pthread_join(t, NULL);
+    printf("entered %d\n", entered > 100);
 }
 
 /* The provisioning attribute needs its device. */
@@ -604,7 +631,7 @@ static const struct { const char *name; void (*run)(void); } scenarios[] = {
     {"storm", s_storm}, {"storm-altstack", s_storm_altstack}, {"storm-calls", s_storm_calls}, {"nested", s_nested}, {"threads", s_threads}, {"many", s_many},
     {"busy", s_busy}, {"nssa", s_nssa}, {"raw", s_raw}, {"report", s_report}, {"key", s_key}, {"bases", s_bases},
     {"permissions", s_permissions}, {"fork", s_fork}, {"signals", s_signals}, {"bench", s_bench},
-    {"tamper", s_tamper}, {"peek", s_peek}, {"again", s_again},
+    {"tamper", s_tamper}, {"peek", s_peek}, {"again", s_again}, {"entered", s_entered},
     {"provision", s_provision},
 };
 

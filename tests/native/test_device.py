@@ -201,6 +201,11 @@ def test_enclaves_come_and_go(machine: Machine) -> None:
         assert [int(kind) for kind, _ in server.events] == [1] * 301
 
 
+def test_a_sweep_meets_no_entry(machine: Machine) -> None:
+    """Enclaves come and go while a thread enters whatever is at their place: each entry meets one whole, or none."""
+    assert machine.host("entered") == ["good 150", "entered 1"]
+
+
 def test_provisioning_device(machine: Machine) -> None:
     allowed = machine.server.package.fuses.provision_allowed
     assert machine.host("provision") == ["open 1 ioctl 0" if allowed else "open 0 ioctl EINVAL"]

@@ -159,6 +159,31 @@ def test_a_thread_is_added(wide: Machine) -> None:
     )
 
 
+def test_an_exit_whose_frame_is_gone_ends_the_enclave(wide: Machine) -> None:
+    """The SSA frame of a thread inside is trimmed, accepted and removed: at its next asynchronous exit its state has
+    no place, so the enclave is lost. The thread's host comes out of it with its own stack."""
+    with (images.BUILD / "enclave.elf").open("rb") as file:
+        entry = ELFFile(file)["e_entry"]
+    told(
+        wide,
+        ("map 0 10 3", "0"),
+        *((f"accept {page} {FRESH:x}", "0") for page in (3, 5, 6, 7)),
+        (f"tcs 3 {entry:x}", "written"),
+        (f"put 3 10 {ROOM + 5 * 0x1000:x}", "0"),  # OSSA: pages 5, 6, 7
+        ("types 3 1 1", "0 count 0x1000 result 0"),
+        (f"accept 3 {TCS | MODIFIED:x}", "0"),
+        ("stay 3", "inside"),
+        ("types 5 1 4", "0 count 0x1000 result 0"),
+        (f"accept 5 {TRIM | MODIFIED:x}", "0"),
+        ("remove 5 1", "0 count 0x1000 result 0"),
+        ("interrupt", "ret 0 function 3 vector 14 error 0x8005"),
+        (
+            f"accept 8 {FRESH:x}",
+            f"fault vector 14 error 0x8005 at {(1 << 64) - ROOM + images.THREAD_BASE:#x}",
+        ),
+    )
+
+
 def test_under_epc_pressure(wide: Machine) -> None:
     told(wide, ("map 0 800 3", "0"), ("sweep 0 500", "bad 0"), ("sweep 500 300", "bad 0"), epc_pages=400)
 

@@ -253,6 +253,18 @@ def test_one_ioctl_at_a_time(machine: Machine) -> None:
         assert said == ["0", "0", "0 busy 1"]
 
 
+def test_a_sweep_waits_for_an_ioctl(machine: Machine) -> None:
+    """The last descriptor is closed while ADD_PAGES by it is under way, others are opened: the enclave goes after."""
+    with package_server(epc_pages=1 << 18) as server:
+        size = 1 << 30
+        said = steps(
+            machine, secs(0, 8, size), *CREATED, f"orphan 1000 {size // 2:x}", "open 2", server=server
+        )
+        assert said == ["0", "0", "0 others 1", "0"]
+        server.join()
+        assert server.epc.used_pages() == 0
+
+
 # ---- SGX2's three: what a partial result and a refusal leave behind (test_edmm.py has their work) ----
 
 

@@ -116,6 +116,21 @@ def test_a_changed_page_disables_the_enclave(pager: Pager, attack: str) -> None:
         assert [event.name for event, _ in server.events] == ["DISABLED"]
 
 
+def test_room_for_what_is_evicted_and_not_a_cluster_more(pager: Pager) -> None:
+    """Each reload is an exchange: what goes needs its room before what comes has left its own."""
+    with package_server(epc_pages=4000) as server:
+        pager.run(server, "walk", HEAP_PAGES, 1)
+        server.join()
+        assert server.last_usage is not None
+        pages = server.last_usage.demand
+    with package_server(epc_pages=400, backing_pages=pages - 400 + 15) as server:
+        done = pager.run(server, "walk", HEAP_PAGES, 2)
+        assert (done.returncode, done.stderr, done.stdout.splitlines()) == (0, b"", [b"bad 0"] * 2)
+        server.join()
+        usage = server.last_usage
+        assert usage.refused == 0 and usage.loaded > HEAP_PAGES
+
+
 def test_no_room_for_what_is_evicted(pager: Pager) -> None:
     with package_server(epc_pages=400, backing_pages=300) as server:
         done = pager.run(server, "walk", HEAP_PAGES, 1)
