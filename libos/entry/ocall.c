@@ -58,6 +58,14 @@ long host_wait(u64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 limit)
     return ret >= 0 && self()->held_write && !user_held_ok() ? -EFAULT : ret;
 }
 
+long host_slow(u64 nr, u64 a)
+{
+    unlock();
+    long ret = bounded(host(nr, a), 0);
+    lock();
+    return ret;
+}
+
 long park(long timeout_ns, u32 count)
 {
     struct thread *t = self();

@@ -452,9 +452,14 @@ void enc_set_mtime(struct enc_file *e, u64 mtime_ns)
 
 u64 enc_size(const struct enc_file *e) { return e->size; }
 
-void enc_commit_all(void)
+long enc_commit_all(const struct boot_mount *m, bool durable)
 {
-    for (struct enc_file *e = g_files; e; e = e->next)
-        if (enc_commit(e, false))
+    long first = 0;
+    for (struct enc_file *e = g_files; e; e = e->next) {
+        long ret = !m || e->mount == m ? enc_commit(e, durable) : 0;
+        if (ret && !durable)
             say("strongroom: %s keeps its version before: the last changes could not be written", e->path);
+        first = first ? first : ret;
+    }
+    return first;
 }

@@ -103,6 +103,8 @@ long ocall(u64 op, u64 number, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f);
 long host_syscall(u64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f);
 /* Gives up g_lock meanwhile. -EFAULT, too, where memory that is held for writing has gone; who reads on asks user_held_ok. */
 long host_wait(u64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 limit);
+/* Gives up g_lock, too; no signal ends it. */
+long host_slow(u64 nr, u64 a);
 long bounded(long ret, u64 limit);
 /* Gives up g_lock; >= 0, -EINTR when a signal is due, -EFAULT when held memory has gone; count pollfds in data. */
 long park(long timeout_ns, u32 count);
@@ -312,7 +314,7 @@ long enc_commit(struct enc_file *e, bool durable);
 long enc_directory_sync(const struct boot_mount *m, const char *path);
 long enc_close(struct enc_file *e);
 void enc_drop(struct enc_file *e); /* gives a reference back; commit first */
-void enc_commit_all(void);
+long enc_commit_all(const struct boot_mount *m, bool durable); /* of one mount, or NULL: all; the first error */
 bool enc_key_node(const char *name);
 long enc_key_open(const char *name, int flags, struct file **file);
 

@@ -370,16 +370,6 @@ long sys_ioctl(const long *a)
     return -ENOTTY;
 }
 
-long sys_fsync(const long *a)
-{
-    struct file *f = FILE_OR_BAD(a[0]);
-    if (f->type == FILE_ENCRYPTED)
-        return enc_commit(f->encrypted, true);
-    const struct boot_mount *m = f->type == FILE_DIR && f->host_fd < 0 ? mount_of(f->path, NULL) : NULL;
-    if (enc_mount(m))
-        return enc_directory_sync(m, f->path);
-    return f->host_fd >= 0 ? host_wait(__NR_fsync, (u64)f->host_fd, 0, 0, 0, 0, 0, 0) : 0;
-}
 long file_resize(struct file *f, u64 size)
 {
     switch (f->type) {

@@ -334,7 +334,6 @@ long sys_fstatfs(const long *a)
     fill_statfs((u64 *)a[1], f->type == FILE_PACK);
     return 0;
 }
-long sys_sync(const long *a) { (void)a; return 0; }
 
 /* ---- extended attributes: user.* (and trusted.*: the program is root) of temporary files and directories ---- */
 #define NAME_MOST 256u

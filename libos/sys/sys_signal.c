@@ -114,7 +114,7 @@ __attribute__((noreturn)) static void deadly(int n, const struct fault *f)
         else
             say("strongroom: %s inside the enclave", names[n]);
     }
-    enc_commit_all(); /* what was written stays written, as with any process */
+    enc_commit_all(NULL, false); /* what was written stays written, as with any process */
     die(128 + n);
 }
 

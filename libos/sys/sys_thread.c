@@ -208,7 +208,7 @@ long sys_exit(const long *a)
     for (u32 i = 0; i < thread_count(); i++)
         others += thread_at(i) != t && thread_at(i)->state != THREAD_FREE;
     if (!others) {
-        enc_commit_all();
+        enc_commit_all(NULL, false);
         die((int)a[0]);
     }
     if (t->clear_tid && user_write_ok(t->clear_tid, 4)) {
@@ -221,7 +221,7 @@ long sys_exit(const long *a)
 }
 long sys_exit_group(const long *a)
 {
-    enc_commit_all();
+    enc_commit_all(NULL, false);
     die((int)a[0]);
 }
 long sys_gettid(const long *a) { (void)a; return tid_of(self()); }

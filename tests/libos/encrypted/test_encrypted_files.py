@@ -132,18 +132,26 @@ except OSError as error: print(error)
     assert re.search(r"strongroom: /data/l\.so cannot be run: native code is measured", done.stderr)
 
 
-def test_a_killed_writer_leaves_the_version_before(project: Path) -> None:
+SYNCS = {
+    "fsync": "os.fsync(file.fileno())",
+    "sync": "os.sync()",
+    "syncfs": "ctypes.CDLL(None).syncfs(os.open('/data', os.O_RDONLY))",
+}
+
+
+@pytest.mark.parametrize("sync", SYNCS)
+def test_a_killed_writer_leaves_the_version_before(project: Path, sync: str) -> None:
     """SIGKILL with changes not yet synced: the file is as at its last fsync, and nothing is left beside it."""
     code = """
-import os, time
+import ctypes, os, time
 open("/dev/attestation/keys/data", "w").write("07" * 32)
 with open("/data/x", "wb") as file:
     file.write(b"1" * 300_000)
-    os.fsync(file.fileno())
+    SYNC
     file.write(b"2" * 3_000_000)
     print("now", flush=True)
     time.sleep(100)  # not a read: the end of its input would reach it before the daemon's kill
-"""
+""".replace("SYNC", SYNCS[sync])
     with subprocess.Popen(
         [sys.executable, "-m", "strongroom", "run", str(project), "--", "-c", code],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,

@@ -221,6 +221,10 @@ static void hostile(struct ocall_block *b)
         b->ret = -ENOSPC;
     if ((g_mode == 12 && b->number == SYS_fsync) || (g_mode == 13 && b->number == SYS_fdatasync)) /* it fails */
         b->ret = -EIO;
+    if (b->number == SYS_syncfs && g_mode >= 14)
+        dprintf(2, "host: syncfs = %ld\n", (long)b->ret);
+    if (b->number == SYS_syncfs && g_mode == 15)
+        b->ret = -EIO;
 }
 """
 HONEST = (0, 1, 2)
@@ -308,3 +312,21 @@ said(os.open("/data", os.O_RDONLY | os.O_DIRECTORY))
         done = guest.strongroom("run", project, "--", "-c", code, mode)
         assert (done.stdout.split(), done.returncode) == (answers, 0), done.stderr
         (project / "data" / "a").unlink()
+
+
+def test_sync_writes_the_file_systems_under_the_mounts(project: Path, hostile: None) -> None:
+    """sync(2) has each mount's file system written, syncfs(2) one; what a closed file left to the host is in there."""
+    code = """
+import ctypes, os
+open("/dev/attestation/keys/data", "w").write("07" * 32)
+libc = ctypes.CDLL(None, use_errno=True)
+open("/data/a", "w").close()
+file, trusted = os.open("/data/a", os.O_RDONLY), os.open("/app", os.O_RDONLY)
+print(libc.syncfs(file), ctypes.get_errno(), libc.syncfs(trusted), libc.syncfs(999), ctypes.get_errno())
+os.sync()
+"""
+    for mode, told in {"14": "0 0 0 -1 9\n", "15": "-1 5 0 -1 9\n"}.items():
+        done = guest.strongroom("run", project, "--", "-c", code, mode)
+        assert (done.stdout, done.returncode) == (told, 0), done.stderr
+        calls = [line for line in done.stderr.splitlines() if line.startswith("host: ")]
+        assert calls == ["host: syncfs = 0"] * 4, done.stderr  # /data, then /data, /own and /sealed
