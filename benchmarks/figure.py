@@ -65,6 +65,8 @@ class Figure:
     """What limits it, for the reader of a figure that misses."""
     note: str = ""
     not_measured: str = ""
+    elsewhere: str = ""
+    """Where the goal applies, which is not here: the figure is printed and not judged."""
     profile: tuple[tuple[str, float], ...] = ()
     """Where ``ours`` goes, in the figure's unit."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -83,7 +85,7 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        return None if self.value is None else self.value <= self.most
+        return None if self.value is None or self.elsewhere else self.value <= self.most
 
     def facts(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -96,6 +98,7 @@ class Figure:
             "value": self.value,
             "goal": self.most,
             "met": self.met,
+            "goal_applies": self.elsewhere or "here",
             "limits": self.limits,
             "note": self.note,
             "not_measured": self.not_measured,

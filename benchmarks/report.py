@@ -33,10 +33,13 @@ def _value(figure: Figure) -> str:
 def _goal(figure: Figure) -> str:
     if not figure.most:
         return "—"
-    return f"≤ {figure.most:g}×" if figure.kind == "ratio" else f"≤ {_number(figure.most)} {figure.unit}"
+    goal = f"≤ {figure.most:g}×" if figure.kind == "ratio" else f"≤ {_number(figure.most)} {figure.unit}"
+    return f"{goal} {figure.elsewhere}".rstrip()
 
 
 def _result(figure: Figure) -> str:
+    if figure.elsewhere and figure.value is not None:
+        return "no goal here"
     return {True: "met", False: "missed", None: "not measured"}[figure.met]
 
 
