@@ -115,6 +115,7 @@ def check_ecreate(size: int, ssa_frame_size: int) -> None:
         raise FormatError(f"SSAFRAMESIZE {ssa_frame_size} is not from 1 to {MAX_SSA_FRAME_SIZE}")
 
 
+@lru_cache(maxsize=64)
 def check_flags(flags: int) -> None:
     """EADD's rules for SECINFO.FLAGS. Raises FormatError."""
     kind = page_type(flags)
