@@ -19,10 +19,13 @@ class Scale:
     """Of Python programs: how much work one of their rounds is."""
     steps: tuple[int, ...]
     """MiB in the pictures of cost against size."""
+    settle: float
+    """Seconds before each process of a comparison, on both sides: a VM makes loaders and secret memory ready anew for
+    some 100 ms after a run, which what comes at once would pay for."""
 
 
-FULL = Scale(rounds=21, calls=20_000, weight=20, steps=(0, 8, 16, 32))
-TINY = Scale(rounds=2, calls=50, weight=1, steps=(0, 1))
+FULL = Scale(rounds=21, calls=20_000, weight=20, steps=(0, 8, 16, 32), settle=0.4)
+TINY = Scale(rounds=2, calls=50, weight=1, steps=(0, 1), settle=0.0)
 
 
 @dataclass(frozen=True)

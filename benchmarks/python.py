@@ -27,10 +27,10 @@ def _figure(room: Room, scale: Scale, work: str, most: float, limits: str) -> Fi
     for turn in range(max(1, scale.rounds // 4)):
         for inside in (True, False) if turn % 2 else (False, True):
             if inside:
-                ours += json.loads(room.inside(project).out)
+                ours += json.loads(room.inside(project, settle=scale.settle).out)
             else:
                 command = [interpreter(), str(project / "main.py"), work, str(scale.weight), str(repeats)]
-                base += json.loads(outside(command).out)
+                base += json.loads(outside(command, settle=scale.settle).out)
     return Figure(
         row=work,
         unit="ms",

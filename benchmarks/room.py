@@ -64,8 +64,8 @@ class Room:
         build(project)
         return project
 
-    def inside(self, project: Path, vm: str = VM1, *, settle: float = 0.0) -> Started:
-        """Run an image to its end. ``settle``: seconds to wait before, as a warm VM would have had them."""
+    def inside(self, project: Path, vm: str = VM1, *, settle: float) -> Started:
+        """Run an image to its end, ``settle`` seconds from now."""
         time.sleep(settle)
         out_read, out_write = os.pipe()
         with tempfile.TemporaryFile() as err, open(os.devnull, "rb") as nothing:
@@ -92,8 +92,9 @@ class Room:
         return Started(request, ready, first, end, out.decode(), said)
 
 
-def outside(command: list[str], cwd: Path | None = None) -> Started:
-    """The same program as an ordinary process."""
+def outside(command: list[str], cwd: Path | None = None, *, settle: float) -> Started:
+    """The same program as an ordinary process, ``settle`` seconds from now."""
+    time.sleep(settle)
     with tempfile.TemporaryFile() as err:
         request = time.monotonic()
         process = subprocess.Popen(

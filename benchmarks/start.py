@@ -9,8 +9,6 @@ from benchmarks.figure import Figure, Scale, Side, interleave
 from benchmarks.room import HERE, VM1, Room, Started, interpreter, outside
 
 MANIFEST = '[enclave]\nmain = "main.py"\npackages = ["cryptography"]\nmemory = "48M"\nthreads = 4\n'
-SETTLE = 0.4
-"""Seconds between two starts: the VM is warm, and idle."""
 
 
 def image(room: Room) -> Path:
@@ -47,12 +45,12 @@ def measure(room: Room, scale: Scale) -> list[Figure]:
     profiles: list[list[tuple[str, float]]] = []
 
     def ours() -> float:
-        started = room.inside(project, VM1, settle=SETTLE)
+        started = room.inside(project, VM1, settle=scale.settle)
         profiles.append(steps(started))
         return (started.first - started.request) * 1e3
 
     def base() -> float:
-        started = outside([interpreter(), str(project / "main.py")])
+        started = outside([interpreter(), str(project / "main.py")], settle=scale.settle)
         return (started.first - started.request) * 1e3
 
     inside, plain = interleave(scale.rounds, ours, base)

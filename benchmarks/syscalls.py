@@ -20,8 +20,8 @@ def measure(room: Room, scale: Scale) -> list[Figure]:
     ours: list[float] = []
     base: list[float] = []
     for _ in range(max(1, scale.rounds // 4)):
-        ours += [float(line) for line in room.inside(project).out.split()]
-        base += [float(line) for line in outside([str(program), *arguments]).out.split()]
+        ours += [float(line) for line in room.inside(project, settle=scale.settle).out.split()]
+        base += [float(line) for line in outside([str(program), *arguments], settle=scale.settle).out.split()]
     return [
         Figure(
             row="syscall",
