@@ -4,7 +4,7 @@ Reads lines from standard input, answers on standard output: `hold SEED` (hex) m
 `intact SEED` says whether it is still what it was, `use` computes with it, `key` makes a key file, as programs keep
 one. `load` and `store` do what attacks/intruder.c does: other code in the same process reads and overwrites the marker
 where it lies. Like the enclave's pages, the marker lies in memory that has, or had, a descriptor; and it goes where a
-program's values go: into a log file, and into a pipe to another process.
+program's values go: into a log file, and into a pipe to another process. With --drop it gives up root first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,17 @@ def hold(seed: bytes) -> bytes:
     return digest
 
 
+def drop() -> None:
+    """Become nobody, whose other processes may look at this one, as at any that root did not start."""
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE
+
+
 if __name__ == "__main__":
+    if "--drop" in sys.argv and os.geteuid() == 0:
+        drop()
     descriptor = os.memfd_create("ordinary")
     os.ftruncate(descriptor, mmap.PAGESIZE)
     shared = mmap.mmap(descriptor, mmap.PAGESIZE)

@@ -176,13 +176,15 @@ static long host_write(struct file *f, const u8 *from, u64 size, long at)
         memcpy(ocall_data(), from + done, part);
         long n = at < 0 ? host_wait(__NR_write, (u64)f->host_fd, host_data_address(), part, 0, 0, 0, part)
                         : host_wait(__NR_pwrite64, (u64)f->host_fd, host_data_address(), part, (u64)at + done, 0, 0, part);
+        if (!n && part)
+            n = -EIO; /* Linux takes some of it or says why not: who believes this writes for ever */
         if (n < 0) {
             if (n == -EPIPE && !done)
                 signal_send(self(), 13, 0, 0);
             return done ? (long)done : n == -EINTR ? -ERESTARTSYS : n;
         }
         done += (u64)n;
-        if (!size || !n || ((u64)n < part && f->socket_type != 1))
+        if (!size || ((u64)n < part && f->socket_type != 1))
             break; /* a stream socket's short answer: the next one waits, or says EAGAIN */
     }
     return (long)done;

@@ -331,6 +331,8 @@ long sys_sendto(const long *a)
         memcpy(ocall_data() + PAYLOAD_AT, (u8 *)a[1] + done, part);
         n = host_wait(__NR_sendto, (u64)f->host_fd, host_data_address() + PAYLOAD_AT, part, (u64)(a[3] | NOSIGNAL),
                       to ? host_data_address() : 0, to, part);
+        if (!n && part)
+            n = -EIO;
         if (n > 0)
             done += (u64)n;
     } while (n > 0 && done < size && user_held_ok());

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.cli import _attack, _attack_more, _attack_table, _compiled
+from strongroom.cli import _attack, _attack_evicted, _attack_more, _attack_table, _compiled
 from strongroom.cli._projects import project
 from strongroom.machine import level as levels
 
@@ -45,6 +45,11 @@ def test_at_the_best_level(runtime: Path) -> None:
     assert by_name["sockets and pipes, what lies in them"].result == "met"
     assert by_name["an older state of the sealed folder"].result == "got", "as on hardware"
     assert by_name["a byte of the sealed folder's files changed"].result == "refused"
+    for name in list(_attack_evicted.TRIED)[1:]:
+        assert by_name[name].result == "refused", by_name[name]
+    assert by_name["evicted pages, searched for what was written"].result in ("met", "refused")
+    for who in ("root", "an ordinary user") if os.geteuid() == 0 else ():
+        assert by_name[f"{who}: memory of the processes it sees"].result == "refused"
     if best == levels.Level.SEALED:
         memory = by_name["memory maps of the VM's processes and the daemon"]
         assert (memory.result, memory.control_result) == ("refused", "got")
@@ -59,6 +64,11 @@ def test_at_the_levels_below(runtime: Path, level: str) -> None:
         pytest.skip(f"level {level} is not below this machine's best")
     by_name = found(level, "descriptors", "inject")
     assert next(one for name, one in by_name.items() if "injected" in name).result in ("got", "refused")
+
+
+def test_the_control_of_evicted_pages_believes_all(strongroom_home: Path) -> None:
+    controls = _attack_evicted.attempts(lambda: _attack.Ordinary("spilling.py"))
+    assert [one["result"] for one in controls] == ["got"] * len(_attack_evicted.TRIED), controls
 
 
 def test_from_within_a_host_program(machine: Path) -> None:

@@ -68,16 +68,15 @@ def reported(words: list[str], name: str = "intruder") -> list[dict[str, str]]:
 
 
 class Ordinary:
-    """The control: attacks/ordinary.py, an ordinary Python process that holds the same marker."""
+    """The control: attacks/ordinary.py, an ordinary Python process that holds the same marker; or another script."""
 
     level = "none"
     elrange = 0
 
-    def __init__(self) -> None:
-        script = shipped("attacks") / "ordinary.py"
+    def __init__(self, script: str = "ordinary.py", *options: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="sr-attack-")
         self._process = subprocess.Popen(
-            [sys.executable, str(script)],
+            [sys.executable, str(shipped("attacks") / script), *options],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=self._folder.name,
         )  # fmt: skip
         self.pid = self._process.pid

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import sys
@@ -24,6 +25,7 @@ from strongroom.cli._attack import (
     program,
     reported,
 )
+from strongroom.cli._attack_evicted import evicted
 from strongroom.cli._projects import project, shipped
 
 _DOSE = "dose-of-medicine-5-mg"
@@ -157,19 +159,27 @@ def rollback(vm: str, level: str | None) -> list[Outcome]:
 
 
 def neighbour(vm: str, level: str | None) -> list[Outcome]:
-    """A second process in the enclave's VM."""
+    """A second process in the enclave's VM: its root, and an ordinary user of it."""
     script = shipped("attacks") / "neighbour.py"
+    kinds = ([], ["--drop"]) if os.geteuid() == 0 else ([],)
 
     def control() -> Attempts:
-        with Ordinary() as target:
-            _, marker = held(target)
-            return program([script.name, "--marker", marker.hex(), "--pid", str(target.pid)])
+        found = []
+        for options in kinds:
+            with Ordinary("ordinary.py", *options) as target:
+                _, marker = held(target)
+                words = ["--marker", marker.hex(), "--pid", str(target.pid), *options]
+                found += program([script.name, *words])
+        return found
 
     def enclave() -> tuple[str, Attempts]:
         with Inside(project("attacks/target"), vm, level) as target:
             _, marker = held(target)
             words = [sys.executable, "-m", "strongroom", "exec", "--vm", vm, "--", sys.executable]
-            return target.level, reported([*words, str(script), "--marker", marker.hex()], script.name)
+            words += [str(script), "--marker", marker.hex()]
+            return target.level, [
+                one for options in kinds for one in reported([*words, *options], script.name)
+            ]
 
     return pair("neighbour", control, enclave)
 
@@ -197,6 +207,7 @@ MORE: dict[str, tuple[str, Run]] = {
         "swap, hibernation, core dumps, logs of a crash",
         lambda vm, level: process_attack("dump", "dump.py", vm, level),
     ),
+    "evicted": ("evicted pages of an enclave that is larger than the EPC", evicted),
     "fuses": ("the fuses on the disk", fuses),
     "frame": (
         "what the host part is shown at an asynchronous exit",
