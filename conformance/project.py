@@ -19,6 +19,7 @@ memory = "{memory}"
 threads = {threads}
 network = true
 packages = [{packages}]
+late_code = "4M"
 
 [files]
 """

@@ -9,7 +9,6 @@ FOUND = "looks for a library by running gcc and ldconfig as it is imported: refu
 REASONS = (
     ("test_ctypes", "*test_load*", FOUND),
     ("test_ctypes", "*Test_OpenGL_libs*", FOUND),
-    ("test_ctypes", "*", "callbacks are code made at run time (libffi's closures): nothing but measured text runs"),
     ("test_mmap", "*LargeMmapTests.test_around_*", "maps 2 and 4 GiB: an enclave has the memory of its manifest"),
     ("test_zipfile", "*PyZipFileTests.test_write_*", "writes into the installed library: trusted files are read-only"),
     ("numpy/_core/tests/test_multiarray.py", "*test_huge_*", "wants 18 GB: an enclave has the memory of its manifest"),

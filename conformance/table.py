@@ -26,6 +26,7 @@ cannot be copied. A class or module whose set-up was refused so takes its cases 
 
 On both sides: the optional `numpy` is not there, VSOCK is not tried (connecting to one's own address waits for ever on
 some virtual machines), the right to set the machine's clock is given up. A case that waits longer than 90 s is ended.
+The enclave has `late_code = "4M"`: ctypes' callbacks are code made at run time.
 """
 
 

@@ -15,6 +15,7 @@ static int list_exe(char *to, size_t n) { return format(to, n, "%s", boot_string
 static int list_maps(char *to, size_t n)
 {
     int used = objects_list(to, n);
+    used += late_list(to + used, n - (size_t)used);
     return used + mm_list(to + used, n - (size_t)used);
 }
 static int list_status(char *to, size_t n)

@@ -34,7 +34,9 @@ struct boot_info {
     uint32_t envc, env_off;
     uint32_t program_path, interp_path, cwd_path;
     uint32_t envallow_count, envallow_off;
-    uint32_t reserved[7];
+    uint32_t reserved;
+    uint64_t late_base, late_size; /* for code made at run time; 0: none */
+    uint32_t reserved2[2];
 };
 struct boot_object { uint32_t path, segment_count; uint64_t base, span; uint32_t segment_off, flags; };
 struct boot_segment { uint64_t vaddr, memsz, fileoff, filesz; uint32_t prot, measured; };
@@ -58,6 +60,9 @@ BOOT_AT(boot_info, cwd_path, 160);
 BOOT_AT(boot_info, envallow_count, 164);
 BOOT_AT(boot_info, envallow_off, 168);
 BOOT_AT(boot_info, reserved, 172);
+BOOT_AT(boot_info, late_base, 176);
+BOOT_AT(boot_info, late_size, 184);
+BOOT_AT(boot_info, reserved2, 192);
 BOOT_AT(boot_object, base, 8);
 BOOT_AT(boot_object, span, 16);
 BOOT_AT(boot_object, segment_off, 24);

@@ -167,6 +167,17 @@ enum edmm_answer edmm_fault(u64 address, u32 error);
 void edmm_used(u64 at, u64 end);
 void edmm_unused(u64 from, u64 to);
 int mm_list(char *to, size_t size);
+/* mm/late.c: code made at run time */
+void late_start(void);
+bool late_there(void);
+bool late_at(u64 address);
+bool late_used(u64 address, u64 size);
+long late_map(u64 hint, u64 size, u32 prot, u32 flags, struct file *f, u64 offset); /* -EACCES: late_refuse says why */
+void late_unmap(u64 at, u64 size);
+long late_protect(u64 at, u64 size, u32 prot);
+void late_zero(u64 at, u64 size);
+int late_list(char *to, size_t size);
+long late_refuse(const struct file *f, bool shared);
 void objects_start(void);
 const struct boot_object *object_of(const char *path);
 const struct boot_object *object_at(u64 address);

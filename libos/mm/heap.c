@@ -149,6 +149,7 @@ void mm_start(void)
     g_high = edmm_start(g_low, g_high) - table;
     g_region = (struct region *)g_high;
     memset(g_region, 0, sizeof *g_region);
+    late_start();
 }
 u64 mm_stack_base(void) { return g_stack; }
 u64 mm_stack_size(void) { return g_stack_size; }
@@ -202,13 +203,15 @@ bool user_read_ok(u64 address, u64 size)
         return true;
     if (heap_range(address, size))
         return mapped(address, size);
+    if (late_at(address))
+        return late_used(address, size);
     const struct boot_object *o = object_at(address);
     return o && object_holds(o, address, size, false);
 }
 
 bool user_write_ok(u64 address, u64 size)
 {
-    if (!size || heap_range(address, size))
+    if (!size || heap_range(address, size) || late_at(address))
         return user_read_ok(address, size);
     const struct boot_object *o = object_at(address);
     return o && object_holds(o, address, size, true);
@@ -337,13 +340,6 @@ static long fill(u64 at, u64 size, u32 prot, u32 flags, struct file *f, u64 offs
     return 0;
 }
 
-static long no_code(struct file *f)
-{
-    if (f && f->path)
-        say("strongroom: %s cannot be run: native code is measured when the image is built; encrypted or later code is refused", f->path);
-    return -EACCES;
-}
-
 long sys_mmap(const long *a)
 {
     u64 hint = (u64)a[0], size = (u64)a[1], offset = (u64)a[5];
@@ -368,8 +364,19 @@ long sys_mmap(const long *a)
         if (o && hint >= object_low(o))
             return object_map_fixed(o, hint, size, (int)prot, f, offset);
     }
-    if (prot & PROT_EXEC)
-        return no_code(f); /* measured pages only: SGX1 cannot make others executable */
+    bool library = f && flags & 0x800 && (f->type == FILE_TMP || f->type == FILE_PACK); /* a dynamic linker's, not of the image's objects */
+    bool late = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) ? late_at(hint) : late_there() && (prot & PROT_EXEC || library);
+    if (late && f)
+        f->refs++;
+    long late_answer = late ? late_map(hint, size, prot, flags, f, offset) : 0;
+    if (late && f)
+        file_drop(f);
+    if (late && late_answer != -EACCES) {
+        g_lacking = 0; /* of the heap */
+        return late_answer;
+    }
+    if (late || prot & PROT_EXEC)
+        return late_refuse(f, flags & MAP_SHARED); /* measured pages only: SGX1 cannot make others executable */
     if (size > g_high - g_low) {
         g_lacking = reserved ? 0 : size;
         return -ENOMEM;
@@ -421,6 +428,8 @@ long sys_munmap(const long *a)
     u64 at = (u64)a[0], size = page_up((u64)a[1]);
     if (at & (PAGE - 1) || !size)
         return -EINVAL;
+    if (late_at(at))
+        late_unmap(at, size);
     if (!heap_range(at, size))
         return 0; /* objects stay where they are */
     if (has_kernel(at, size))
@@ -441,8 +450,10 @@ long sys_mprotect(const long *a)
         return 0;
     if (o && at >= object_low(o))
         return object_protect(o, at, size, (int)prot);
+    if (late_at(at))
+        return late_protect(at, size, prot);
     if (prot & PROT_EXEC)
-        return -EACCES;
+        return late_refuse(NULL, false);
     if (!heap_range(at, size) || has_kernel(at, size))
         return -ENOMEM;
     if (at < g_brk)
@@ -507,6 +518,11 @@ long sys_madvise(const long *a)
     u64 at = (u64)a[0], size = page_up((u64)a[1]);
     if (at & (PAGE - 1))
         return -EINVAL;
+    if (late_used(at, size)) {
+        if (a[2] == MADV_DONTNEED)
+            late_zero(at, size);
+        return 0;
+    }
     if (!heap_range(at, size) || has_kernel(at, size))
         return size ? -ENOMEM : 0;
     if (a[2] == MADV_DONTNEED && !shared_at(at, size)) {

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from strongroom.cli.build import print_result
 from strongroom.errors import StrongroomError
 from strongroom.image import boot, layout, manifest, pack, sgxs, sigstruct
 from strongroom.image.build import ETC, FACTS, PACK, SIGNATURE, STREAM, build
+from strongroom.image.inspect import inspect
 from strongroom.image.measure import measure
 from support.programs import HELLO, compile_c
 
@@ -119,6 +121,33 @@ def test_text_inside_is_the_file_but_for_the_sites(image: Build, tmp_path: Path,
     site = next(one for one in sites if one["outcome"] == "rewritten" and one["object"] == libc.path)
     address = libc.base + site["offset"]
     assert after[address & -4096].data != pages[address & -4096].data
+
+
+def test_late_code_is_a_region_and_said_loudly(
+    image: Build, tmp_path: Path, hello: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Zero, measured, apart from the heap; without the key nothing of the image changes."""
+    plain = image(tmp_path / "a", {"hello": hello}, PROGRAM)
+    again = image(tmp_path / "b", {"hello": hello}, PROGRAM + 'memory = "32M"\n')
+    result = image(tmp_path / "c", {"hello": hello}, PROGRAM + 'late_code = "60K"\n')
+    assert plain.mrenclave == again.mrenclave != result.mrenclave
+    info = boot_of(result.directory)
+    pages = {
+        at: page for at, page in pages_of(result.directory).items() if page.flags == layout.READ_WRITE_EXECUTE
+    }
+    assert sorted(pages) == list(range(info.late_base, info.late_base + (60 << 10), 4096))
+    assert all(page.measured == sgxs.ALL_CHUNKS and not any(page.data or b"") for page in pages.values())
+    assert info.heap_base >= info.late_base + info.late_size + layout.LARGE
+    assert (result.late_code, plain.late_code, boot_of(plain.directory).late_size) == (60 << 10, 0, 0)
+    facts = inspect(result.directory).facts
+    assert facts["writable_and_executable"] == 15 and "WRITTEN AND EXECUTED" in facts["warning"].upper()
+    facts = inspect(plain.directory).facts
+    assert facts["writable_and_executable"] == 0 and "warning" not in facts
+    print_result(result)
+    said = capsys.readouterr()
+    assert "late code  0.1 MiB that can be WRITTEN AND EXECUTED" in said.out and "note: late_code" in said.err
+    print_result(plain)
+    assert "EXECUTED" not in capsys.readouterr().out
 
 
 def test_static_program_and_manifest_reach_the_image(image: Build, tmp_path: Path) -> None:

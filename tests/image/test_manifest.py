@@ -30,6 +30,7 @@ def test_everything_is_understood() -> None:
         args = ["--fast"]
         env = ["B", "A"]
         network = true
+        late_code = "1000K"
         exclude = ["*.enc"]
         key = "file:release.pem"
         [files]
@@ -44,8 +45,8 @@ def test_everything_is_understood() -> None:
     )
     assert found == Manifest(
         main="score.py", packages=("cryptography>=42",), memory=64 << 20, threads=8, product=2, svn=3, debug=True,
-        args=("--fast",), env_allowed=("A", "B"), env=(("MODE", "quick"),), network=True, exclude=("*.enc",),
-        key="file:release.pem",
+        args=("--fast",), env_allowed=("A", "B"), env=(("MODE", "quick"),), network=True,
+        late_code=1000 << 10, exclude=("*.enc",), key="file:release.pem",
         files=(
             Mount("/ca.pem", "trusted", "ca.pem"), Mount("/data", "encrypted:release", "data"),
             Mount("/in", "allowed", "input"), Mount("/sealed", "encrypted:sealed", "place/of/it"),
@@ -67,6 +68,11 @@ def test_everything_is_understood() -> None:
         ('[enclave]\nmain = "a.py"\nmemory = "48Q"', "m.toml:3: '48Q' is not a size: write memory = \"48M\""),
         ('[enclave]\nmain = "a.py"\nmemory = 48', "m.toml:3: memory is not a size"),
         ('[enclave]\nmain = "a.py"\nmemory = "1K"', "m.toml:3: memory = '1K' is out of range"),
+        ('[enclave]\nmain = "a.py"\nlate_code = true', 'm.toml:3: late_code is not a size: write late_code = "1M"'),
+        ('[enclave]\nmain = "a.py"\nlate_code = "some"', "m.toml:3: 'some' is not a size: write late_code = \"1M\""),
+        ('[enclave]\nmain = "a.py"\nlate_code = "1G"', "m.toml:3: late_code = '1G' is out of range: write 4K to 256M"),
+        ('[enclave]\nmain = "a.py"\nlate_code = "0"', "m.toml:3: late_code = '0' is out of range: write 4K to 256M"),
+        ('[enclave]\nmain = "a.py"\nlatecode = "1M"', "m.toml:3: unknown key 'latecode': did you mean late_code?"),
         ('[enclave]\nmain = "a.py"\nthreads = 0', "m.toml:3: threads = 0 is out of range: write a number from 1"),
         ('[enclave]\nmain = "a.py"\nthreads = true', "m.toml:3: threads is not a number"),
         ('[enclave]\nmain = "a.py"\nsvn = 65536', "m.toml:3: svn = 65536 is out of range"),

@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
                 result = make(directory, out, status.update, key=key, python=python)
         else:
             result = make(directory, out, key=key, python=python)
-        _print(result)
+        print_result(result)
 
 
 def builder() -> Callable[..., BuildResult]:
@@ -75,7 +75,8 @@ def fitting(epc_size: int, edmm: bool) -> list[str]:
     ]
 
 
-def _print(result: BuildResult) -> None:
+def print_result(result: BuildResult) -> None:
+    """What was built, in words."""
     from strongroom.vm.sizes import CATALOGUE
 
     sizes = fitting(result.epc_size, result.edmm)
@@ -95,6 +96,13 @@ def _print(result: BuildResult) -> None:
     else:
         small = [size.name for size in CATALOGUE if size.name not in sizes]
         typer.echo(f"VM sizes   {sizes[0]} and larger hold it; {', '.join(small)} would page")
+    if result.late_code:
+        typer.echo(f"late code  {_mib(result.late_code)} MiB that can be WRITTEN AND EXECUTED")
+        typer.echo(
+            "note: late_code: whoever finds a way to write memory inside (a fault of the program, its libraries or "
+            "the interpreter) can have code of his own run there; leave it out where no code is made at run time",
+            err=True,
+        )
     for note in result.notes:
         typer.echo(f"note: {note}", err=True)
     typer.echo(f"image      {result.directory}")

@@ -23,7 +23,7 @@ OBJECT_MAIN, OBJECT_INTERPRETER = 1, 2
 MOUNT_TRUSTED, MOUNT_TEMPORARY, MOUNT_ALLOWED, MOUNT_SEALED, MOUNT_RELEASE = 1, 2, 3, 4, 5
 MOUNT_SEALED_MRENCLAVE = 6  # MOUNT_SEALED: by MRSIGNER
 
-HEADER = struct.Struct("<QII QQQ QQ QQ II 32sQ II II II II II III 7I")
+HEADER = struct.Struct("<QII QQQ QQ QQ II 32sQ II II II II II III I QQ 2I")
 OBJECT = struct.Struct("<IIQQII")
 SEGMENT = struct.Struct("<QQQQII")
 MOUNT = struct.Struct("<IIII")
@@ -34,6 +34,7 @@ HEADER_OFFSETS = {
     "pack_index_sha256": 80, "pack_index_size": 112, "object_count": 120, "object_off": 124, "mount_count": 128,
     "mount_off": 132, "argc": 136, "argv_off": 140, "envc": 144, "env_off": 148, "program_path": 152,
     "interp_path": 156, "cwd_path": 160, "envallow_count": 164, "envallow_off": 168, "reserved": 172,
+    "late_base": 176, "late_size": 184, "reserved2": 192,
 }  # fmt: skip
 OBJECT_OFFSETS = {"path": 0, "segment_count": 4, "base": 8, "span": 16, "segment_off": 24, "flags": 28}
 SEGMENT_OFFSETS = {"vaddr": 0, "memsz": 8, "fileoff": 16, "filesz": 24, "prot": 32, "measured": 36}
@@ -95,6 +96,9 @@ class BootInfo:
     envallow: tuple[str, ...] = ()
     objects: tuple[BootObject, ...] = field(default=())
     mounts: tuple[BootMount, ...] = field(default=())
+    late_base: int = 0
+    late_size: int = 0
+    """Pages for code made at run time; 0: none."""
 
 
 class _Strings:
@@ -157,7 +161,8 @@ def encode(info: BootInfo) -> bytes:
         MAGIC, VERSION, HEADER.size + len(body), info.elrange_size, info.libos_base, info.libos_size,
         info.heap_base, info.heap_size, info.thread_base, info.thread_stride, info.thread_count, info.flags,
         info.pack_index_sha256, info.pack_index_size, len(info.objects), object_off, len(info.mounts), mount_off,
-        len(info.argv), argv_off, len(info.env), env_off, *tail, len(info.envallow), envallow_off, *([0] * 7),
+        len(info.argv), argv_off, len(info.env), env_off, *tail, len(info.envallow), envallow_off, 0,
+        info.late_base, info.late_size, 0, 0,
     )  # fmt: skip
     return header + body
 
@@ -174,7 +179,7 @@ def _decode(blob: bytes) -> BootInfo:
     head = HEADER.unpack_from(blob)
     (magic, version, size, elrange, libos_base, libos_size, heap_base, heap_size, thread_base, stride, threads, flags,
      sha256, index_size, object_count, object_off, mount_count, mount_off, argc, argv_off, envc, env_off,
-     program, interp, cwd, allow_count, allow_off) = head[:27]  # fmt: skip
+     program, interp, cwd, allow_count, allow_off, _reserved, late_base, late_size) = head[:30]  # fmt: skip
     if magic != MAGIC or version != VERSION:
         raise ValueError("magic or version")
     if size > len(blob):
@@ -215,4 +220,5 @@ def _decode(blob: bytes) -> BootInfo:
         elrange, libos_base, libos_size, heap_base, heap_size, thread_base, stride, threads, flags, sha256, index_size,
         text(program), text(interp), text(cwd), texts(argc, argv_off), texts(envc, env_off),
         texts(allow_count, allow_off), tuple(objects), tuple(mounts),
+        late_base, late_size,
     )  # fmt: skip

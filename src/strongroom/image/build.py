@@ -75,6 +75,8 @@ class BuildResult:
     sites: dict[str, int]
     edmm: bool
     """The heap is not among the pages: it comes when it is used, on SGX2 only."""
+    late_code: int
+    """Bytes of pages that can be written and executed."""
 
 
 def build(
@@ -248,13 +250,15 @@ def _write(
         regions += layout.object_regions(one, texts[one.path])
     if thunks is not None:
         regions.append(thunks)
+    late, cursor = layout.late_regions(cursor, found.late_code)
+    regions += late
     heap = layout.Region("heap", cursor, found.memory, layout.READ_WRITE)
     if not found.edmm:
         regions.append(heap)
     size = layout.elrange(heap.end)
     info = replace(
         draft, elrange_size=size, libos_base=libos.low, libos_size=libos.high - libos.low, heap_base=heap.address,
-        objects=_boot_objects(placed),
+        objects=_boot_objects(placed), late_base=late[0].address if late else 0, late_size=found.late_code,
     )  # fmt: skip
     regions.append(layout.boot_region(boot.encode(info)))
     regions = layout.check(regions)
@@ -276,6 +280,7 @@ def _write(
         target, mrenclave, sigstruct.mrsigner(signed),
         sum(one.size for one in regions if one.content is not None), sum(one.size for one in regions),
         packed.total_size, packed.file_count, len(placed), tuple(plan.notes), counts, found.edmm,
+        found.late_code,
     )  # fmt: skip
     facts = _facts(found, info, regions, placed, packed, result, sites)
     (out / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -325,7 +330,8 @@ def _facts(
     sites: list[rewrite.Site],
 ) -> dict[str, Any]:
     """``enclave.json``: for people and tools, never for trust. Nothing of the host is in it."""
-    names = {layout.READ: "r", layout.READ_WRITE: "rw", layout.READ_EXECUTE: "rx", layout.TCS: "tcs"}
+    names = {layout.READ: "r", layout.READ_WRITE: "rw", layout.READ_EXECUTE: "rx", layout.TCS: "tcs",
+             layout.READ_WRITE_EXECUTE: "rwx"}  # fmt: skip
     return {
         "format_version": FORMAT_VERSION,
         "mrenclave": result.mrenclave.hex(),

@@ -187,6 +187,11 @@ def _stream(view: memoryview) -> dict[str, Any]:
         letters = "".join(letter if flags >> bit & 1 else "-" for bit, letter in enumerate("rwx"))
         region["kind"] = "TCS" if flags >> 8 == 1 else letters
     facts["regions"] = regions
+    facts["writable_and_executable"] = sum(one["pages"] for one in regions if one["kind"] == "rwx")
+    if facts["writable_and_executable"]:
+        facts["warning"] = (
+            "pages can be written AND executed: a fault inside can become code of an attacker's choice"
+        )
     return facts
 
 

@@ -32,6 +32,7 @@ _R, _W, _X = SecinfoFlags.R, SecinfoFlags.W, SecinfoFlags.X
 READ = secinfo_flags(PageType.REG, _R)
 READ_WRITE = secinfo_flags(PageType.REG, _R | _W)
 READ_EXECUTE = secinfo_flags(PageType.REG, _R | _X)
+READ_WRITE_EXECUTE = secinfo_flags(PageType.REG, _R | _W | _X)
 TCS = secinfo_flags(PageType.TCS)
 
 
@@ -185,6 +186,18 @@ def thread_regions(count: int, entry: int) -> list[Region]:
 def boot_region(blob: bytes) -> Region:
     """The boot information's pages."""
     return measured("boot information", BOOT_ADDRESS, READ, blob)
+
+
+def late_regions(cursor: int, size: int) -> tuple[list[Region], int]:
+    """The pages for code made at run time (none where ``size`` is 0), and where the next region may begin.
+
+    Measured, though zero: what the host could choose of them would be code. The gap above catches a main stack that
+    runs over: it is at the heap's beginning.
+    """
+    if not size:
+        return [], cursor
+    late = measured("late code", cursor, READ_WRITE_EXECUTE, bytes(size))
+    return [late], page_up(late.end, LARGE) + LARGE
 
 
 def elrange(end: int) -> int:

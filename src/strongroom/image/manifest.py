@@ -17,6 +17,7 @@ from strongroom.errors import StrongroomError
 NAME = "enclave.toml"
 MAX_THREADS = 512  # 0x18000000 to 0x20000000 in strides of 0x40000
 MIN_MEMORY, MAX_MEMORY = 1 << 20, 1 << 40
+MAX_LATE_CODE = 256 << 20
 PAGE_SIZE = 4096
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SIZE = re.compile(r"(\d{1,15})\s*([KMG]?)(?:i?B)?", re.IGNORECASE)
@@ -28,7 +29,7 @@ _MOUNT_WORDS = (
 _TABLES = ("enclave", "files", "env")
 _KEYS = (
     "main", "packages", "memory", "threads", "product", "svn", "debug", "args", "env", "network", "edmm",
-    "exclude", "key",
+    "late_code", "exclude", "key",
 )  # fmt: skip
 # Inside paths that the image or the LibOS fills itself.
 _RESERVED = ("/", "/app", "/usr", "/lib", "/lib64", "/bin", "/dev", "/proc", "/sys")
@@ -72,6 +73,8 @@ class Manifest:
     network: bool = False
     edmm: bool = False
     """The heap's pages come when they are used (SGX2); nothing of it is in the image."""
+    late_code: int = 0
+    """Bytes of pages that can be written and executed, for code made at run time; 0: none."""
     exclude: tuple[str, ...] = ()
     key: str | None = None
     files: tuple[Mount, ...] = ()
@@ -218,13 +221,15 @@ class _Reader:
         for variable in allow:
             self._variable(variable, "env", table_name)
         return Manifest(
-            main=main, packages=self._packages(table), memory=self._memory(table),
+            main=main, packages=self._packages(table),
+            memory=self._size(table, "memory", Manifest.memory, "1M to 1024G", MIN_MEMORY, MAX_MEMORY),
             threads=self._number(table, "threads", 1, MAX_THREADS, Manifest.threads),
             product=self._number(table, "product", 0, 0xFFFF, 0), svn=self._number(table, "svn", 0, 0xFFFF, 0),
             debug=self._get(table, "debug", bool, "true or false", False), args=args,
             env_allowed=tuple(sorted(set(allow))), env=self._fixed_environment(document.get("env", {})),
             network=self._get(table, "network", bool, "true or false", False),
             edmm=self._get(table, "edmm", bool, "true or false", False),
+            late_code=self._size(table, "late_code", 0, "4K to 256M", PAGE_SIZE, MAX_LATE_CODE),
             exclude=self._texts("exclude", table.get("exclude", [])),
             key=self._get(table, "key", str, "a text", None), files=self._mounts(document.get("files", {})),
         )  # fmt: skip
@@ -248,20 +253,20 @@ class _Reader:
                 ) from None  # fmt: skip
         return found
 
-    def _memory(self, table: Mapping[str, Any]) -> int:
-        value = self._get(table, "memory", str, "a size", None)
+    def _size(
+        self, table: Mapping[str, Any], key: str, default: int, span: str, least: int, most: int
+    ) -> int:
+        value = self._get(table, key, str, "a size", None)
         if value is None:
-            return Manifest.memory
+            return default
         try:
             size = parse_size(value)
         except ValueError:
             raise self._error(
-                "memory", "enclave", f"{_shown(value)} is not a size", 'write memory = "48M"'
+                key, "enclave", f"{_shown(value)} is not a size", f"write {key} = {_EXAMPLES[key]}"
             ) from None
-        if not MIN_MEMORY <= size <= MAX_MEMORY:
-            raise self._error(
-                "memory", "enclave", f"memory = {_shown(value)} is out of range", "write 1M to 1024G"
-            )
+        if not least <= size <= most:
+            raise self._error(key, "enclave", f"{key} = {_shown(value)} is out of range", f"write {span}")
         return (size + PAGE_SIZE - 1) & -PAGE_SIZE
 
     def _variable(self, name: str, key: str, table: str) -> None:
@@ -342,5 +347,5 @@ def _shown(text: str) -> str:
 _EXAMPLES = {
     "main": '"program.py"', "packages": '["cryptography"]', "memory": '"48M"', "threads": "4", "product": "1",
     "svn": "1", "debug": "false", "args": '["--fast"] or true', "env": '["LANG"]', "network": "true",
-    "edmm": "true", "exclude": '["*.enc"]', "key": '"file:key.pem"',
+    "edmm": "true", "late_code": '"1M"', "exclude": '["*.enc"]', "key": '"file:key.pem"',
 }  # fmt: skip

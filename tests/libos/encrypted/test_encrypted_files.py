@@ -129,7 +129,9 @@ except OSError as error: print(error)
 """
     done = guest.strongroom("run", project, "--", "-c", code)
     assert "failed to map segment" in done.stdout
-    assert re.search(r"strongroom: /data/l\.so cannot be run: native code is measured", done.stderr)
+    assert re.search(
+        r"strongroom: /data/l\.so cannot be run: encrypted native code would not stay secret", done.stderr
+    )
 
 
 SYNCS = {
