@@ -18,20 +18,45 @@ static int list_maps(char *to, size_t n)
     used += late_list(to + used, n - (size_t)used);
     return used + mm_list(to + used, n - (size_t)used);
 }
-static int list_status(char *to, size_t n)
+static u32 threads_now(void)
 {
     u32 threads = 0;
     for (u32 i = 0; i < thread_count(); i++)
         threads += thread_at(i)->state != THREAD_FREE;
+    return threads;
+}
+static int list_status(char *to, size_t n)
+{
+    u32 threads = threads_now();
     return format(to, n, "Name:\t%s\nUmask:\t0022\nState:\tR (running)\nTgid:\t%d\nPid:\t%d\nPPid:\t0\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n"
                   "VmPeak:\t%lu kB\nVmSize:\t%lu kB\nVmHWM:\t%lu kB\nVmRSS:\t%lu kB\nThreads:\t%u\n", thread_at(0)->name, PID, PID,
                   boot()->elrange_size >> 10, boot()->elrange_size >> 10, mm_used() >> 10, mm_used() >> 10, threads);
 }
+static u32 cpus(void) { return g_online_cpus < thread_count() ? g_online_cpus : thread_count(); }
+#define TICK 10000000u /* ns: AT_CLKTCK is 100 */
+/* proc_pid_stat(5): 52 fields, of which programs count those that they look for. */
 static int list_stat(char *to, size_t n)
 {
-    return format(to, n, "%d (%s) R 0 %d %d 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 %lu %lu\n", PID, thread_at(0)->name, PID, PID,
+    return format(to, n, "%d (%s) R 0 %d %d 0 -1 0 0 0 0 0 %lu 0 0 0 20 0 %u 0 %lu %lu %lu 18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 "
+                  "0 0 0 0 0 0 0 0 0 0 0\n", PID, thread_at(0)->name, PID, PID, now_ns(2) / TICK, threads_now(), clock_begin() / TICK,
                   boot()->elrange_size, mm_used() >> 12);
 }
+/* The machine is as busy as the enclave. */
+static int list_times(char *to, size_t n)
+{
+    u64 used = now_ns(2) / TICK, all = now_ns(1) / TICK * cpus();
+    int size = format(to, n, "cpu  %lu 0 0 %lu 0 0 0 0 0 0\n", used, all > used ? all - used : 0);
+    for (u32 i = 0; i < cpus(); i++)
+        size += format(to + size, n - (size_t)size, "cpu%u %lu 0 0 %lu 0 0 0 0 0 0\n", i, used / cpus(), (all > used ? all - used : 0) / cpus());
+    return size + format(to + size, n - (size_t)size, "intr 0\nctxt 0\nbtime %lu\nprocesses 1\nprocs_running 1\nprocs_blocked 0\n",
+                         (now_ns(0) - now_ns(1)) / 1000000000);
+}
+static int list_uptime(char *to, size_t n)
+{
+    u64 now = now_ns(1) / TICK, idle = now * cpus() - now_ns(2) / TICK;
+    return format(to, n, "%lu.%02lu %lu.%02lu\n", now / 100, now % 100, idle / 100, idle % 100);
+}
+static int list_load(char *to, size_t n) { return format(to, n, "0.00 0.00 0.00 1/%u %d\n", threads_now(), PID); }
 static int list_statm(char *to, size_t n)
 {
     return format(to, n, "%lu %lu 0 0 0 %lu 0\n", boot()->elrange_size >> 12, mm_used() >> 12, mm_used() >> 12);
@@ -39,9 +64,10 @@ static int list_statm(char *to, size_t n)
 static int list_memory(char *to, size_t n)
 {
     u64 total = boot()->heap_size >> 10, left = (boot()->heap_size - mm_used()) >> 10;
-    return format(to, n, "MemTotal:       %lu kB\nMemFree:        %lu kB\nMemAvailable:   %lu kB\nSwapTotal:      0 kB\n", total, left, left);
+    return format(to, n, "MemTotal:       %lu kB\nMemFree:        %lu kB\nMemAvailable:   %lu kB\nBuffers:        0 kB\nCached:         0 kB\n"
+                  "SwapCached:     0 kB\nActive:         %lu kB\nInactive:       0 kB\nSwapTotal:      0 kB\nSwapFree:       0 kB\nShmem:          0 kB\n"
+                  "Slab:           0 kB\nSReclaimable:   0 kB\nSUnreclaim:     0 kB\n", total, left, left, total - left);
 }
-static u32 cpus(void) { return g_online_cpus < thread_count() ? g_online_cpus : thread_count(); }
 static int list_cpus(char *to, size_t n)
 {
     int used = 0;
@@ -61,6 +87,7 @@ static int list_comm(char *to, size_t n) { return format(to, n, "%s\n", self()->
 static const struct { const char *path; int (*make)(char *to, size_t size); } g_texts[] = {
     {"/proc/self/maps", list_maps}, {"/proc/self/status", list_status}, {"/proc/self/stat", list_stat}, {"/proc/self/statm", list_statm},
     {"/proc/self/cmdline", list_cmdline}, {"/proc/self/comm", list_comm}, {"/proc/self/mounts", list_mounts},
+    {"/proc/stat", list_times}, {"/proc/uptime", list_uptime}, {"/proc/loadavg", list_load},
     {"/proc/meminfo", list_memory}, {"/proc/cpuinfo", list_cpus}, {"/proc/mounts", list_mounts},
     {"/proc/sys/vm/overcommit_memory", list_overcommit}, {"/proc/sys/kernel/osrelease", list_osrelease},
     {"/sys/devices/system/cpu/online", list_online}, {"/sys/devices/system/cpu/possible", list_online},
@@ -78,7 +105,7 @@ static const char *const g_others[] = {
 };
 #define COUNT(x) (sizeof(x) / sizeof *(x))
 
-static const char *normal(const char *path, char *to)
+const char *node_path(const char *path, char *to)
 {
     size_t n = 0; /* /proc/1000/... is /proc/self/... */
     if (!strncmp(path, "/proc/1000", 10) && (!path[10] || path[10] == '/')) {
@@ -103,7 +130,7 @@ long node_open(const char *given, int flags, struct file **file)
     char room[PATH_ROOM];
     if (strncmp(given, "/dev", 4) && strncmp(given, "/proc", 5) && strncmp(given, "/sys", 4))
         return -ENOENT;
-    const char *path = normal(given, room);
+    const char *path = node_path(given, room);
     for (size_t i = 0; i < COUNT(g_devices); i++)
         if (!strcmp(path, g_devices[i].path)) {
             struct file *f = file_new(FILE_DEVICE, (u32)flags);
@@ -184,7 +211,7 @@ long node_stat(const char *given, struct stat_k *st)
     char room[PATH_ROOM];
     if (strncmp(given, "/dev", 4) && strncmp(given, "/proc", 5) && strncmp(given, "/sys", 4))
         return -ENOENT;
-    const char *path = normal(given, room);
+    const char *path = node_path(given, room);
     for (size_t i = 0; i < COUNT(g_devices); i++)
         if (!strcmp(path, g_devices[i].path)) {
             struct file f = {.type = FILE_DEVICE, .device = g_devices[i].device};
@@ -206,7 +233,7 @@ long node_stat(const char *given, struct stat_k *st)
     return -ENOENT;
 }
 
-/* The index-th name directly under `dir`; for /proc/self/fd the open descriptors. */
+/* The index-th name directly under `dir`; for /proc/self/fd the open descriptors, for /proc the process too. */
 bool node_child(const char *dir, u32 index, const char **name, u8 *kind)
 {
     static char number[12];
@@ -240,6 +267,12 @@ bool node_child(const char *dir, u32 index, const char **name, u8 *kind)
         struct stat_k st;
         *name = path + n + 1;
         *kind = node_stat(path, &st) ? 0 : (u8)(st.mode >> 12);
+        return true;
+    }
+    if (!strcmp(dir, "/proc") && !index) {
+        format(number, sizeof number, "%d", PID);
+        *name = number;
+        *kind = 4;
         return true;
     }
     return false;

@@ -474,7 +474,8 @@ long file_stat(struct file *f, struct stat_k *st)
 long fs_readlink(const char *given, char *to, u64 size)
 {
     char path[PATH_ROOM], target[PATH_ROOM];
-    memcpy(path, given, strlen(given) + 1);
+    const char *name = node_path(given, target);
+    memcpy(path, name, strlen(name) + 1);
     if (!strcmp(path, "/proc/self/exe")) {
         const char *exe = boot_string(boot()->program_path);
         u64 n = min64(size, strlen(exe));

@@ -298,6 +298,7 @@ bool pack_next_child(const char *dir, u32 *index, const struct pack_entry **e, c
 const struct boot_mount *mount_of(const char *path, const char **rest);
 
 /* fs/nodes.c: /dev, /proc, /sys: generated files; -ENOENT when there is no such node */
+const char *node_path(const char *path, char *to); /* /proc/PID as /proc/self; `to` has PATH_ROOM bytes, and may be the answer */
 long node_open(const char *path, int flags, struct file **file);
 long node_stat(const char *path, struct stat_k *st);
 bool node_child(const char *dir, u32 index, const char **name, u8 *kind);
@@ -349,6 +350,7 @@ void signals_deliver(struct regs *r);
 long futex_wake(u64 address, int count, u32 bits);
 void robust_exit(struct thread *t);
 u64 now_ns(int clock); /* never runs backwards (CPU time apart) */
+u64 clock_begin(void); /* CLOCK_MONOTONIC as it was first asked for: about the program's start */
 /* The time stamp counter; 0 where RDTSC is illegal inside (entry.S, ecall.c). */
 u64 libos_rdtsc(void);
 extern char libos_rdtsc_none[];

@@ -83,6 +83,8 @@ static u64 synchronise(int clock)
     return ns;
 }
 
+u64 clock_begin(void) { return g_first_ns ? g_first_ns : now_ns(1); }
+
 static bool counted(int clock) { return clock == 0 || clock == 1 || (clock >= 4 && clock <= 7); }
 
 u64 now_ns(int clock)

@@ -190,7 +190,10 @@ void start_main(struct thread *t, const struct start_info *from)
     struct regs regs = {.rip = interp ? interp->base + interp_head.entry : main->base + head.entry, .rsp = sp, .rflags = 0x202};
     t->fs_base = 0;
     t->tid = PID;
-    memcpy(t->name, "main", 5);
+    const char *name = boot_string(b->program_path), *last = name;
+    for (const char *p = name; *p; p++)
+        last = *p == '/' ? p + 1 : last;
+    memcpy(t->name, last, strnlen(last, sizeof t->name - 1)); /* the rest is zero */
     unlock();
     libos_go(&regs);
 }

@@ -158,5 +158,29 @@ def check_database() -> None:
     os.unlink("/tmp/d.db")
 
 
+def check_proc() -> None:
+    """What psutil and its like read at their import."""
+
+    def text(path: str) -> str:
+        with open(path) as file:
+            return file.read()
+
+    own = str(os.getpid())
+    assert own in os.listdir("/proc") and "python" in os.readlink(f"/proc/{own}/exe")
+    assert text(f"/proc/{own}/comm").startswith("python")
+    fields = text(f"/proc/{own}/stat").rpartition(")")[2].split()
+    assert len(fields) >= 50 and fields[0] == "R"  # field 3 and following
+    up, idle = map(float, text("/proc/uptime").split())
+    assert up > 0 and idle >= 0 and 0 < int(fields[19]) <= up * 100 + 1
+    times = dict(line.split(maxsplit=1) for line in text("/proc/stat").splitlines())
+    assert {"cpu", "cpu0", "btime", "ctxt"} <= set(times) and len(times["cpu"].split()) == 10
+    assert abs(int(times["btime"]) - (time.time() - up)) < 5
+    memory = dict(line.split(":") for line in text("/proc/meminfo").splitlines())
+    assert {"MemTotal", "MemAvailable", "Buffers", "Cached", "Active", "Inactive", "Shmem", "Slab"} <= set(
+        memory
+    )
+    assert len(text("/proc/loadavg").split()) == 5
+
+
 if __name__ == "__main__":
     checks.run(globals())
