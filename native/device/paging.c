@@ -125,22 +125,6 @@ bool paging_start(struct enclave *e)
     return true;
 }
 
-/* Where evicted pages go: ciphertext in identity layout, then 16 bytes of tag a page; shared memory, as with Linux. */
-static uint8_t *store_of(struct enclave *e)
-{
-    if (!e->store) {
-        uint64_t pages = e->secs.size / SGX_PAGE_SIZE;
-        long at = sys(__NR_mmap, 0, e->secs.size + page_up(pages * 16), PROT_READ | PROT_WRITE,
-                      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (!MAPPED(at))
-            return NULL;
-        sys(__NR_madvise, at, e->secs.size + page_up(pages * 16), MADV_DONTFORK);
-        e->store = (uint8_t *)at;
-    }
-    return e->store;
-}
-static uint8_t *tag_of(struct enclave *e, uint64_t offset) { return e->store + e->secs.size + offset / SGX_PAGE_SIZE * 16; }
-
 struct sealing { uint8_t iv[12]; uint64_t aad[4]; };
 
 static struct sealing sealing_of(struct cluster *c, unsigned page)
@@ -192,7 +176,7 @@ static long evict_here(struct cluster *c)
         if (c->here >> i & 1 && atomic_load(entry_of(c, i)) & EPCM_W && !code_to_data(e, base + i * SGX_PAGE_SIZE))
             return 0;
     uint16_t empty = untouched(c), stayed = 0;
-    if (!store_of(e) || !epc_backing_take(pages, g_loading))
+    if (!store_ready(e, base) || !epc_backing_take(pages, g_loading))
         return 0;
     bool rested = c->state == CLUSTER_RESTING;
     if (!mark(c, c->here, EPCM_OUT, rested ? EPCM_REST : 0)) {
@@ -210,7 +194,7 @@ static long evict_here(struct cluster *c)
         }
         struct sealing s = sealing_of(c, i);
         void *view = (void *)(entry & EPCM_ADDRESS);
-        gcm_page_seal(g_key, s.iv, (const uint8_t *)s.aad, view, e->store + offset, tag_of(e, offset));
+        gcm_page_seal(g_key, s.iv, (const uint8_t *)s.aad, view, store_cipher(e, offset), store_tag(e, offset));
         if (!debug) /* a debugger reads a DEBUG enclave's pages where they are, evicted or not */
             memset(view, 0, SGX_PAGE_SIZE);
     }
@@ -279,7 +263,7 @@ static long open_here(struct cluster *c)
         if (!(c->out >> i & 1) || (c->empty | c->stayed) >> i & 1)
             continue;
         struct sealing s = sealing_of(c, i);
-        if (!gcm_page_open(g_key, s.iv, (const uint8_t *)s.aad, e->store + offset, tag_of(e, offset), (void *)(entry & EPCM_ADDRESS)))
+        if (!gcm_page_open(g_key, s.iv, (const uint8_t *)s.aad, store_cipher(e, offset), store_tag(e, offset), (void *)(entry & EPCM_ADDRESS)))
             return -EFAULT;
     }
     return 0;
@@ -370,8 +354,7 @@ void paging_release(struct enclave *e)
         queue_leave(c);
     }
     epc_backing_return(out);
-    if (e->store)
-        sys(__NR_munmap, e->store, e->secs.size + page_up(e->secs.size / SGX_PAGE_SIZE * 16));
+    store_release(e);
     if (e->cluster)
         sys(__NR_munmap, e->cluster, e->cluster_size);
 }

@@ -159,7 +159,7 @@ struct enclave {
     struct cluster *cluster, *clusters; /* device/paging.c: by offset in secret memory; those in use */
     uint64_t cluster_size;
     struct both *both;             /* device/code.c: backings of pages of code made at run time, by number */
-    uint8_t *store;                /* evicted pages: ciphertext and tags, in ordinary memory */
+    uint8_t **store;               /* evicted pages, by gigabyte: ciphertext and tags, in ordinary memory */
     struct extent held[4096];      /* all extents, for the unmapping */
     uint32_t held_count;
     struct enclave_vma vma[VMAS_MAX];
@@ -224,6 +224,11 @@ void epc_thread_nudge(void);
 void epc_forget(void);
 __attribute__((noreturn)) void epc_thread(void);
 uint64_t clock_ns(void);
+/* device/store.c: where the evicted page at an offset lies, once there is room for it */
+bool store_ready(struct enclave *e, uint64_t offset);
+uint8_t *store_cipher(struct enclave *e, uint64_t offset);
+uint8_t *store_tag(struct enclave *e, uint64_t offset);
+void store_release(struct enclave *e);
 /* device/paging.c: eviction and reload */
 bool paging_start(struct enclave *e);
 uint64_t paging_evict(uint64_t pages);

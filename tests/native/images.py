@@ -57,11 +57,13 @@ def build_image(
     heap_pages: int = 0,
     threads: int = THREADS,
     frame_pages: int = 1,
+    size: int = SIZE,
+    heap: int = 0x1000000,
     code_pages: int = 0,
 ) -> bytes:
-    """Write ``out``; the MRENCLAVE. ``unmeasured`` adds one page of data that EEXTEND does not see, ``heap_pages``
-    that many zero pages, ``code_pages`` zero pages at CODE that can be written and executed; of SSA frames of
-    ``frame_pages`` the first and the last page are there."""
+    """Write ``out``, of ELRANGE ``size``; the MRENCLAVE. ``unmeasured`` adds one page of data that EEXTEND does not
+    see, ``heap_pages`` that many zero pages at ``heap``, ``code_pages`` zero pages at CODE that can be written and
+    executed; of SSA frames of ``frame_pages`` the first and the last page are there."""
     pages: dict[int, tuple[int, bytes | None]] = {}
     with (BUILD / "enclave.elf").open("rb") as file:
         elf = ELFFile(file)
@@ -80,12 +82,12 @@ def build_image(
         for page in (5, 6, 8, 9, 10, 11, 12, 13, 14, 15):
             pages[base + page * PAGE] = (REG | R | W, None)
     with out.open("wb") as file:
-        writer = Writer(file, SIZE, frame_pages)
+        writer = Writer(file, size, frame_pages)
         for offset in sorted(pages):
             flags, content = pages[offset]
             writer.add_page(offset, flags, content)
         for page in range(heap_pages):
-            writer.add_page(HEAP + page * PAGE, REG | R | W, None)
+            writer.add_page(heap + page * PAGE, REG | R | W, None)
         for page in range(code_pages):
             writer.add_page(CODE + page * PAGE, REG | R | W | X, bytes(PAGE))
         if unmeasured:

@@ -9,6 +9,7 @@ from pathlib import Path
 import images
 import pytest
 from native_machine import Machine
+from steps import steps
 
 from strongroom.image.signer import KeySigner
 from support.package_server import PackageServer, package_server
@@ -22,16 +23,16 @@ HEAP_PAGES = 1500
 class Pager:
     """The pager program with an enclave of HEAP_PAGES pages of heap."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, size: int = images.SIZE, heap: int = images.HEAP) -> None:
         images.compile_all()
-        self.image, self.signature = directory / "heap.sgxs", directory / "heap.sig"
-        mrenclave = images.build_image(self.image, heap_pages=HEAP_PAGES)
+        self.image, self.signature, self.heap = directory / "heap.sgxs", directory / "heap.sig", heap
+        mrenclave = images.build_image(self.image, heap_pages=HEAP_PAGES, size=size, heap=heap)
         images.sign_image(mrenclave, self.signature, KeySigner.generate())
 
     def run(
         self, server: PackageServer, scenario: str, *more: object, options: tuple[str, ...] = ()
     ) -> subprocess.CompletedProcess[bytes]:
-        words = [scenario, self.image, self.signature, hex(images.HEAP), *more]
+        words = [scenario, self.image, self.signature, hex(self.heap), *more]
         return server.run([str(images.BUILD / "pager"), *map(str, words)], options, timeout=120)
 
 
@@ -53,6 +54,26 @@ def test_several_times_the_epc_and_nothing_lost(pager: Pager, options: tuple[str
         usage = server.last_usage
         assert usage is not None and usage.peak <= 400 and usage.demand > HEAP_PAGES
         assert usage.evicted >= usage.loaded > HEAP_PAGES
+        assert server.epc.used_pages() == 0
+
+
+def test_evicted_pages_beyond_a_gigabyte(machine: Machine, tmp_path: Path) -> None:
+    """They are kept by gigabyte of ELRANGE; the heap here lies on both sides of the first one's end."""
+    tmp_path.chmod(0o755)
+    far = Pager(tmp_path, size=1 << 31, heap=(1 << 30) - HEAP_PAGES // 2 * 4096)
+    with package_server(epc_pages=400) as server:
+        done = far.run(server, "walk", HEAP_PAGES, 2)
+        assert (done.returncode, done.stderr, done.stdout.splitlines()) == (0, b"", [b"bad 0"] * 2)
+
+
+def test_huge_enclaves_are_evicted_like_others(machine: Machine) -> None:
+    """Six in one process, which an address space could not hold a second time: none keeps others from the EPC."""
+    fill = ["source 0 1", "open 2", "create", *(f"add {0x100000 + 0x10000 * i:x} 10000" for i in range(8))]
+    with package_server(epc_pages=300) as server:
+        said = steps(machine, f"secs 0 8 {1 << 45:x}", *fill * 6, server=server)
+        assert said == ["0", "0", *["0 count 65536"] * 8] * 6
+        server.join()
+        assert server.last_usage is not None and server.last_usage.evicted > 6 * 128 - 300
         assert server.epc.used_pages() == 0
 
 
