@@ -10,17 +10,13 @@ import contextlib
 import enum
 import fcntl
 import os
+import sqlite3
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
-
-from sqlalchemy import String, create_engine, event, select, text
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.pool import NullPool
 
 from strongroom.errors import StrongroomError
 
@@ -52,20 +48,11 @@ class VmInUse(StrongroomError):
     """Processes run in the VM, or another command works on it."""
 
 
-class _Base(DeclarativeBase):
-    pass
-
-
-class _Row(_Base):
-    __tablename__ = "vms"
-    # An id is never given twice: locks and folders go by it.
-    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(64), unique=True)
-    size: Mapped[str] = mapped_column(String(64))
-    state: Mapped[str] = mapped_column(String(16))
-    created: Mapped[str] = mapped_column(String(32))
+# An id is never given twice: locks and folders go by it.
+_TABLE = """CREATE TABLE IF NOT EXISTS vms (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, name VARCHAR(64) NOT NULL UNIQUE, size VARCHAR(64) NOT NULL,
+    state VARCHAR(16) NOT NULL, created VARCHAR(32) NOT NULL)"""
+_SELECT = "SELECT id, name, size, state, created FROM vms"
 
 
 @dataclass(frozen=True)
@@ -86,38 +73,35 @@ class Records:
     def __init__(self, home: Path) -> None:
         self.home = home
         self._lock_path = home / "vms.lock"
-        path = home / "strongroom.db"
-        self._engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 15}, poolclass=NullPool)
-
-        @event.listens_for(self._engine, "connect")
-        def prepare(connection: Any, _record: Any) -> None:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-
-        with self._session() as session:
-            version = session.execute(text("PRAGMA user_version")).scalar_one()
-            if version > SCHEMA_VERSION:
-                raise RecordsError(
-                    f"{path} was written by a newer Strongroom (schema {version}, this one knows {SCHEMA_VERSION})",
-                    "upgrade Strongroom or set STRONGROOM_HOME to another folder",
-                )
-            if version == 0:
-                _Base.metadata.create_all(session.connection())
-                session.execute(text(f"PRAGMA user_version={SCHEMA_VERSION}"))
-                session.commit()
-
-    def close(self) -> None:
-        self._engine.dispose()
+        self._path = home / "strongroom.db"
+        with self._open() as base:
+            (version,) = base.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise RecordsError(
+                f"{self._path} was written by a newer Strongroom (schema {version}, this one knows {SCHEMA_VERSION})",
+                "upgrade Strongroom or set STRONGROOM_HOME to another folder",
+            )
+        if version == 0:
+            with self._open(write=True) as base:
+                base.execute(_TABLE)
+                base.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     @contextlib.contextmanager
-    def _session(self) -> Iterator[Session]:
+    def _open(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+        """A connection; with ``write`` in a transaction, committed at the end unless it ends with an exception."""
         try:
-            with Session(self._engine) as session:
-                yield session
-        except SQLAlchemyError as error:
-            reason = str(getattr(error, "orig", None) or error)
+            # Transactions are ours: the module's own begin late.
+            with contextlib.closing(sqlite3.connect(self._path, timeout=15, isolation_level=None)) as base:
+                base.execute("PRAGMA journal_mode=WAL")
+                base.execute("PRAGMA synchronous=FULL")
+                if write:
+                    base.execute("BEGIN IMMEDIATE")
+                yield base
+                if write:
+                    base.execute("COMMIT")
+        except sqlite3.Error as error:
             raise RecordsError(
-                f"the VM database in {self.home} failed ({reason})", self._step(reason)
+                f"the VM database in {self.home} failed ({error})", self._step(str(error))
             ) from error
 
     def _step(self, reason: str) -> str:
@@ -126,14 +110,13 @@ class Records:
             if "full" in reason or (("I/O" in reason or "open" in reason) and not space.f_bavail):
                 return "free some space"
         if "not a database" in reason or "malformed" in reason or "no such" in reason:
-            path = self.home / "strongroom.db"
-            return f"put a copy of {path} back, or move the file away: its VMs are then forgotten"
+            return f"put a copy of {self._path} back, or move the file away: its VMs are then forgotten"
         return "check the folder and its owner"
 
-    def _vm(self, row: _Row) -> Vm:
+    def _vm(self, row: tuple[Any, ...]) -> Vm:
+        number, name, size, state, created = row
         try:
-            created = datetime.fromisoformat(row.created)
-            return Vm(row.id, row.name, row.size, State(row.state), created, self.folder(row.id))
+            return Vm(number, name, size, State(state), datetime.fromisoformat(created), self.folder(number))
         except (TypeError, ValueError) as error:
             raise RecordsError(
                 f"the VM database in {self.home} holds a record that makes no sense ({error})",
@@ -145,32 +128,29 @@ class Records:
 
     def add(self, name: str, size: str) -> tuple[Vm, Lock]:
         """Record a new VM in state Creating and hold its lock. Raises VmExists."""
-        with self._session() as session:
-            row = _Row(name=name, size=size, state=State.CREATING, created=datetime.now(UTC).isoformat())
-            session.add(row)
-            try:
-                session.flush()
-            except IntegrityError as error:
-                raise VmExists(f"VM {name} exists already", f"see `strongroom vm show {name}`") from error
-            if self.folder(
-                row.id
-            ).exists():  # of a VM whose record was lost with an earlier database: it stays
-                session.expunge(row)
-                session.rollback()
-                row = _Row(
-                    id=self._free_id(), name=name, size=size, state=State.CREATING, created=row.created
-                )
-                session.add(row)
-                session.flush()
-            lock = self.lock(row.id, exclusive=True)  # before others can see the record
-            if lock is None:
-                raise VmInUse(f"VM {name} is busy", "try again")
-            try:
-                session.commit()
-            except BaseException:
+        lock: Lock | None = None
+        try:
+            with self._open(write=True) as base:
+                if base.execute("SELECT 1 FROM vms WHERE name = ?", (name,)).fetchone():
+                    raise VmExists(f"VM {name} exists already", f"see `strongroom vm show {name}`")
+                values = (name, size, State.CREATING, datetime.now(UTC).isoformat())
+                insert = "INSERT INTO vms (id, name, size, state, created) VALUES (?, ?, ?, ?, ?)"
+                number = base.execute(insert, (None, *values)).lastrowid
+                assert number is not None
+                if self.folder(
+                    number
+                ).exists():  # of a VM whose record was lost with an earlier database: it stays
+                    base.execute("DELETE FROM vms WHERE id = ?", (number,))
+                    number = self._free_id()
+                    base.execute(insert, (number, *values))
+                lock = self.lock(number, exclusive=True)  # before others can see the record
+                if lock is None:
+                    raise VmInUse(f"VM {name} is busy", "try again")
+            return self._vm((number, *values)), lock
+        except BaseException:
+            if lock is not None:
                 lock.release()
-                raise
-            return self._vm(row), lock
+            raise
 
     def _free_id(self) -> int:
         """A number above all of the folders there are."""
@@ -179,34 +159,30 @@ class Records:
 
     def get(self, name: str) -> Vm:
         """Raises NoSuchVm."""
-        with self._session() as session:
-            row = session.scalar(select(_Row).where(_Row.name == name))
-            if row is None:
-                raise NoSuchVm(f"no VM is called {name}", f"make it with `strongroom vm create {name}`")
-            return self._vm(row)
+        with self._open() as base:
+            row = base.execute(f"{_SELECT} WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise NoSuchVm(f"no VM is called {name}", f"make it with `strongroom vm create {name}`")
+        return self._vm(row)
 
     def all(self) -> list[Vm]:
-        with self._session() as session:
-            return [self._vm(row) for row in session.scalars(select(_Row).order_by(_Row.name))]
+        with self._open() as base:
+            return [self._vm(row) for row in base.execute(f"{_SELECT} ORDER BY name")]
 
     def update(self, vm: Vm, *, state: State | None = None, size: str | None = None) -> Vm:
-        with self._session() as session:
-            row = session.get(_Row, vm.id)
-            if row is None:
-                raise NoSuchVm(f"VM {vm.name} was deleted meanwhile", "see `strongroom vm list`")
-            if state is not None:
-                row.state = state
-            if size is not None:
-                row.size = size
-            session.commit()
-            return self._vm(row)
+        with self._open(write=True) as base:
+            base.execute(
+                "UPDATE vms SET state = coalesce(?, state), size = coalesce(?, size) WHERE id = ?",
+                (state, size, vm.id),
+            )
+            row = base.execute(f"{_SELECT} WHERE id = ?", (vm.id,)).fetchone()
+        if row is None:
+            raise NoSuchVm(f"VM {vm.name} was deleted meanwhile", "see `strongroom vm list`")
+        return self._vm(row)
 
     def remove(self, vm: Vm) -> None:
-        with self._session() as session:
-            row = session.get(_Row, vm.id)
-            if row is not None:
-                session.delete(row)
-                session.commit()
+        with self._open(write=True) as base:
+            base.execute("DELETE FROM vms WHERE id = ?", (vm.id,))
 
     def lock(self, vm_id: int, *, exclusive: bool) -> Lock | None:
         """The VM's lock, or None where others hold it: shared while processes run in it, exclusive to change it.
