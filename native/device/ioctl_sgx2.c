@@ -14,6 +14,9 @@ _Static_assert(sizeof(struct change) == sizeof(struct sgx_enclave_restrict_permi
                    offsetof(struct change, count) == offsetof(struct sgx_enclave_modify_types, count),
                "one structure for both");
 
+/* What is done to the page at `offset`; 0 or -errno, with `result` where that is an SGX error. */
+typedef long (*page_change)(struct enclave *e, uint64_t offset, _Atomic uint64_t *entry, struct change *c);
+
 /* Linux's sgx_ioc_sgx2_ready. */
 static long ready(struct enclave *e)
 {
@@ -25,7 +28,7 @@ static long ready(struct enclave *e)
 static bool change_good(struct enclave *e, const struct change *c) { return range_good(e, c->offset, c->length) && !c->result && !c->count; }
 
 /* Calls `one` for each page, which is there and in the EPC, until it refuses. */
-static long change_pages(struct enclave *e, struct change *c, long (*one)(struct enclave *, uint64_t, _Atomic uint64_t *, struct change *))
+static long change_pages(struct enclave *e, struct change *c, page_change one)
 {
     for (; c->count < c->length; c->count += SGX_PAGE_SIZE) {
         uint64_t offset = c->offset + c->count;
@@ -37,6 +40,21 @@ static long change_pages(struct enclave *e, struct change *c, long (*one)(struct
             return ret;
     }
     return 0;
+}
+
+/* An ioctl with a `to`, which `good` looks at. */
+static long change(struct enclave *e, void *user, bool (*good)(uint64_t to), page_change one)
+{
+    struct change c;
+    long ret = ready(e);
+    if (ret)
+        return ret;
+    if (copy_host(&c, user, sizeof c))
+        return -EFAULT;
+    if (!change_good(e, &c) || !good(c.to))
+        return -EINVAL;
+    ret = change_pages(e, &c, one);
+    return copy_host(user, &c, sizeof c) ? -EFAULT : ret;
 }
 
 /* EMODPR: permissions can only go. */
@@ -54,19 +72,9 @@ static long restrict_page(struct enclave *e, uint64_t offset, _Atomic uint64_t *
     return 0;
 }
 
-long ioctl_restrict(struct enclave *e, struct sgx_enclave_restrict_permissions *user)
-{
-    struct change c;
-    long ret = ready(e);
-    if (ret)
-        return ret;
-    if (copy_host(&c, user, sizeof c))
-        return -EFAULT;
-    if (!change_good(e, &c) || c.to & ~7ull || (c.to & (SGX_SECINFO_W | SGX_SECINFO_R)) == SGX_SECINFO_W)
-        return -EINVAL;
-    ret = change_pages(e, &c, restrict_page);
-    return copy_host(user, &c, sizeof c) ? -EFAULT : ret;
-}
+static bool permissions_good(uint64_t to) { return !(to & ~7ull) && (to & (SGX_SECINFO_W | SGX_SECINFO_R)) != SGX_SECINFO_W; }
+
+long ioctl_restrict(struct enclave *e, void *user) { return change(e, user, permissions_good, restrict_page); }
 
 /* EMODT, to a TCS or to a page to be removed. */
 static long type_page(struct enclave *e, uint64_t offset, _Atomic uint64_t *entry, struct change *c)
@@ -92,19 +100,9 @@ static long type_page(struct enclave *e, uint64_t offset, _Atomic uint64_t *entr
     return 0;
 }
 
-long ioctl_types(struct enclave *e, struct sgx_enclave_modify_types *user)
-{
-    struct change c;
-    long ret = ready(e);
-    if (ret)
-        return ret;
-    if (copy_host(&c, user, sizeof c))
-        return -EFAULT;
-    if (!change_good(e, &c) || (c.to != SGX_SECINFO_TCS >> 8 && c.to != SGX_SECINFO_TRIM >> 8))
-        return -EINVAL;
-    ret = change_pages(e, &c, type_page);
-    return copy_host(user, &c, sizeof c) ? -EFAULT : ret;
-}
+static bool type_good(uint64_t to) { return to == SGX_SECINFO_TCS >> 8 || to == SGX_SECINFO_TRIM >> 8; }
+
+long ioctl_types(struct enclave *e, void *user) { return change(e, user, type_good, type_page); }
 
 static long remove_page(struct enclave *e, uint64_t offset, _Atomic uint64_t *entry, struct change *c)
 {

@@ -8,6 +8,7 @@
 #include "library.h"
 
 #define READ_IMPLIES_EXEC 0x400000
+#define MMAP_MIN 0x10000ull /* no vm.mmap_min_addr is above this */
 #define EXTENT_SIZE (2ull << 20)
 #define MAPPED(r) ((unsigned long)(r) < -4095ul)
 
@@ -390,7 +391,8 @@ long memory_map(struct enclave *e, uint64_t address, uint64_t size, int prot)
         return ret;
     if (e->vma_count + 2 > VMAS_MAX)
         return -ENOMEM;
-    if (!all_shown(e, address, size)) { /* else the pages themselves take the whole place */
+    /* Where all are there the pages themselves take the whole place, but where the kernel may want a right for it. */
+    if (address < MMAP_MIN || !all_shown(e, address, size)) {
         ret = sys(__NR_mmap, address, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
         if (!MAPPED(ret))
             return ret;

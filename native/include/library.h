@@ -307,8 +307,8 @@ void enclaves_forget(void);
 bool range_good(struct enclave *e, uint64_t offset, uint64_t length);
 long device_ioctl(int fd, uint32_t command, void *argument);
 /* device/ioctl_sgx2.c */
-long ioctl_restrict(struct enclave *e, struct sgx_enclave_restrict_permissions *user);
-long ioctl_types(struct enclave *e, struct sgx_enclave_modify_types *user);
+long ioctl_restrict(struct enclave *e, void *user);
+long ioctl_types(struct enclave *e, void *user);
 long ioctl_remove(struct enclave *e, struct sgx_enclave_remove_pages *user);
 /* device/filter.c */
 void filter_install(void);

@@ -130,16 +130,30 @@ static void on_alarm(int n, siginfo_t *info, void *context)
     aep = (uint64_t)uc->uc_mcontext.gregs[REG_RIP];
 }
 
+static void alarm_every(long microseconds)
+{
+    struct itimerval every = {{0, microseconds}, {0, microseconds}};
+    setitimer(ITIMER_REAL, &every, NULL);
+}
+
+/* Some time inside with all vector registers in use, and alarms meanwhile. */
+static int long_work(long microseconds, struct call *c, struct sgx_enclave_run *run)
+{
+    run->tcs = l.tcs[0];
+    c->in = 20000000;
+    alarm_every(microseconds);
+    int r = call(F_VECTOR, c, 2, run);
+    alarm_every(0);
+    return r;
+}
+
 static void storm(int signal_flags)
 {
     struct sigaction a = {.sa_sigaction = on_alarm, .sa_flags = SA_SIGINFO | signal_flags};
-    struct itimerval every = {{0, 300}, {0, 300}}, off = {{0, 0}, {0, 0}};
+    struct sgx_enclave_run run = {0};
+    struct call c = {0};
     sigaction(SIGALRM, &a, NULL);
-    setitimer(ITIMER_REAL, &every, NULL);
-    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
-    struct call c = {.in = 20000000};
-    int r = call(F_VECTOR, &c, 2, &run);
-    setitimer(ITIMER_REAL, &off, NULL);
+    int r = long_work(300, &c, &run);
     printf("ret %d function %u out %llu alarms %d inside %d\n", r, run.function, U(c.out), alarms > 20, at_aep > 10);
 }
 static void s_storm(void) { storm(0); }
@@ -171,15 +185,14 @@ static void *short_calls(void *index)
 static void s_storm_calls(void)
 {
     struct sigaction a = {.sa_sigaction = on_alarm, .sa_flags = SA_SIGINFO | SA_RESTART};
-    struct itimerval every = {{0, 100}, {0, 100}}, off = {{0, 0}, {0, 0}};
     pthread_t t;
     void *good;
     sigaction(SIGALRM, &a, NULL);
-    setitimer(ITIMER_REAL, &every, NULL);
+    alarm_every(100);
     pthread_create(&t, NULL, short_calls, (void *)1);
     uintptr_t mine = (uintptr_t)short_calls(NULL);
     pthread_join(t, &good);
-    setitimer(ITIMER_REAL, &off, NULL);
+    alarm_every(0);
     printf("good %llu %llu alarms %d\n", U(mine), U((uintptr_t)good), alarms > 100);
 }
 
@@ -197,13 +210,10 @@ static void on_nested(int n)
 static void s_nested(void)
 {
     struct sigaction a = {.sa_handler = on_nested};
-    struct itimerval every = {{0, 2000}, {0, 2000}}, off = {{0, 0}, {0, 0}};
+    struct sgx_enclave_run run = {0};
+    struct call c = {0};
     sigaction(SIGALRM, &a, NULL);
-    setitimer(ITIMER_REAL, &every, NULL);
-    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
-    struct call c = {.in = 20000000};
-    int r = call(F_VECTOR, &c, 2, &run);
-    setitimer(ITIMER_REAL, &off, NULL);
+    int r = long_work(2000, &c, &run);
     printf("ret %d function %u out %llu nested %d exitinfo %llu\n", r, run.function, U(c.out), nested_result > 3,
            U(nested_call.exitinfo));
 }
@@ -604,6 +614,24 @@ static void s_step(void)
     printf("ret %d function %u inside %d\n", r, run.function, steps_at_aep);
 }
 
+/* The program's mapping loses W: a plain page fault inside; it gets it back: ERESUME goes on with the write. */
+static void s_protect(void)
+{
+    struct sgx_enclave_run run = {.tcs = l.tcs[0]};
+    struct call c = {0}, d = {0};
+    call(F_POKE, &d, 2, &run);
+    uint64_t page = d.out & ~(PAGE - 1), words[2] = {d.out, 0x1234};
+    memcpy(c.data, words, sizeof words);
+    printf("mprotect %s\n", mprotect((void *)page, PAGE, PROT_READ) ? strerrorname_np(errno) : "0");
+    show("write", call(F_WRITE, &c, 2, &run), &run);
+    printf("own page %d\n", run.exception_addr == page);
+    printf("mprotect %s\n", mprotect((void *)page, PAGE, PROT_READ | PROT_WRITE) ? strerrorname_np(errno) : "0");
+    int r = call(F_WRITE, &c, 3, &run);
+    printf("resumed: ret %d function %u\n", r, run.function);
+    call(F_SUM, &d, 2, &run);
+    printf("inside %#llx\n", U(d.out));
+}
+
 static void s_leave(void) { syscall(SYS_exit, 7); }
 
 /* A forked child loads an enclave of its own, at the place of its parent's. */
@@ -626,7 +654,7 @@ static void s_child(void)
 }
 
 static const struct { const char *name; void (*run)(void); } scenarios[] = {
-    {"before", s_before}, {"spans", s_spans}, {"child", s_child}, {"leave", s_leave}, {"step", s_step},
+    {"before", s_before}, {"spans", s_spans}, {"child", s_child}, {"leave", s_leave}, {"step", s_step}, {"protect", s_protect},
     {"call", s_call}, {"invalid", s_invalid}, {"registers", s_registers}, {"fault", s_fault}, {"resume", s_resume},
     {"storm", s_storm}, {"storm-altstack", s_storm_altstack}, {"storm-calls", s_storm_calls}, {"nested", s_nested}, {"threads", s_threads}, {"many", s_many},
     {"busy", s_busy}, {"nssa", s_nssa}, {"raw", s_raw}, {"report", s_report}, {"key", s_key}, {"bases", s_bases},

@@ -225,6 +225,13 @@ def test_what_was_measured_is_not_changed_before_the_first_entry(
         assert line == f"seen {ones} ret 0 function 4 out 0x5ec7e7"
 
 
+def test_a_mapping_without_a_right_is_a_plain_page_fault(machine: Machine) -> None:
+    """Of the program's making, not the EPCM's: no SGX bit; and with the right back, the access is made."""
+    said = machine.host("protect")
+    assert said.pop(1).startswith("write: ret 0 function 3 vector 14 error 0x7 addr 0x")
+    assert said == ["mprotect 0", "own page 1", "mprotect 0", "resumed: ret 0 function 4", "inside 0x1234"]
+
+
 def test_mappings_change_by_the_epcm_wherever_the_range_begins(machine: Machine) -> None:
     lines = machine.host("spans", hex(images.THREAD_BASE))
     assert lines == [

@@ -307,6 +307,15 @@ def test_mmap(machine: Machine, step: str, said: str) -> None:
     says(machine, (secs(8, 8, base), *ADDED), (step, said))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_mmap_below_what_a_user_may_map(machine: Machine) -> None:
+    """vm.mmap_min_addr: EPERM, also where the page is there."""
+    words = (*CREATED, "add 0 1000 1", f"map 0 1000 1 {SHARED | FIXED:x}")
+    nobody = {"user": 65534, "group": 65534, "extra_groups": []}
+    assert steps(machine, *words, **nobody)[3:] == ["EPERM"]
+    assert steps(machine, *words)[3:] == ["0"], "root may"
+
+
 def test_mmap_without_an_address_and_beside_others(machine: Machine) -> None:
     base = 0x7E00_0000_0000
     says(
