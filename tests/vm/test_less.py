@@ -11,6 +11,7 @@ import pytest
 from strongroom import paths
 from strongroom.image.build import build
 from support.less import eight_mib, no_secret_memory
+from support.programs import compile_c
 from support.vm import Command, require_other_user, users
 
 LEVELS = ["sealed", "separated", "faithful"]
@@ -80,3 +81,43 @@ def test_exec_in_a_user_namespace_has_the_limit_of_outside(command: Command, rea
     """An ordinary user is root in the VM's user namespace, and its CAP_IPC_LOCK lifts nothing."""
     done = command("exec", "--", str(real[0] / "strongroom-loader"), str(real[1] / "build"))
     assert (done.returncode, done.stdout) == (0, "dose-of-medicine-5-mg\n"), done.stderr
+
+
+GROWS = """
+#include <stdio.h>
+#include <sys/mman.h>
+#define PAGES (320ul << 20 >> 12)
+int main(void)
+{
+    unsigned long bad = 0;
+    char *p = mmap(0, PAGES << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (unsigned long i = 0; p != MAP_FAILED && i < PAGES; i++)
+        bad += *(unsigned long *)(p + (i << 12)) != 0, *(unsigned long *)(p + (i << 12)) = i;
+    for (unsigned long i = 0; p != MAP_FAILED && i < PAGES; i++)
+        bad += *(unsigned long *)(p + (i << 12)) != i;
+    printf("%s %lu\\n", p == MAP_FAILED ? "no memory" : "grown", bad);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def growing(real: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = tmp_path_factory.mktemp("growing")
+    compile_c(project, "grows", GROWS, "-static")
+    (project / "enclave.toml").write_text(
+        '[enclave]\nmain = "grows"\nmemory = "512M"\nthreads = 1\nedmm = true\n'
+    )
+    build(project)
+    for place in [project, *project.parents[:2], *project.rglob("*")]:
+        place.chmod(0o755 if place.is_dir() else 0o644)
+    return project
+
+
+def test_a_heap_that_grows_past_what_may_be_locked(growing: Path, command: Command) -> None:
+    """EDMM, page by page: 320 MiB under a limit of 8 MiB, where small extents for secret memory would fill their list."""
+    if command.uid == 0:
+        pytest.skip("root's programs keep CAP_IPC_LOCK")
+    assert command("vm", "create", "new", "--size", "Standard_DC2s_v3").returncode == 0
+    with command.popen("run", "--vm", "new", str(growing), preexec_fn=eight_mib) as process:
+        out, err = process.communicate(timeout=100)
+    assert (process.returncode, out) == (0, "grown 0\n"), err
