@@ -145,15 +145,8 @@ static bool parse(const u8 *text, u64 size, u8 key[32])
 }
 
 /* Set once: a second key would leave files of one run under two. */
-static long commit_key(struct file *f)
+static long key_keep(const struct boot_mount *m, const u8 key[32])
 {
-    u8 key[32];
-    const struct boot_mount *m = f->key_mount;
-    bool good = parse(f->buffer, f->buffer_size, key);
-    memset(f->buffer, 0, f->buffer_room);
-    f->buffer_size = 0;
-    if (!good)
-        return -EINVAL;
     for (u32 i = 0; i < KEYS; i++) {
         if (g_released[i].mount == m)
             return -EEXIST;
@@ -161,11 +154,19 @@ static long commit_key(struct file *f)
             continue;
         g_released[i].mount = m;
         memcpy(g_released[i].key, key, 32);
-        memset(key, 0, sizeof key);
-        __asm__ volatile("" : : "r"(key) : "memory");
         return 0;
     }
     return -ENOSPC;
+}
+static long commit_key(struct file *f)
+{
+    u8 key[32];
+    long ret = parse(f->buffer, f->buffer_size, key) ? key_keep(f->key_mount, key) : -EINVAL;
+    memset(f->buffer, 0, f->buffer_room);
+    memset(key, 0, sizeof key);
+    __asm__ volatile("" : : "r"(key) : "memory");
+    f->buffer_size = 0;
+    return ret;
 }
 
 long enc_key_open(const char *name, int flags, struct file **file)

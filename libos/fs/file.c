@@ -23,10 +23,17 @@ struct file *file_new(enum file_type type, u32 flags)
     return f;
 }
 
-void file_drop(struct file *f)
+void names_forget(struct file *f)
 {
-    if (--f->refs)
-        return;
+    for (u32 i = 0; i < f->name_count; i++)
+        kfree(f->names[i]);
+    kfree(f->names);
+    f->names = NULL;
+    f->name_count = 0;
+}
+
+static void file_end(struct file *f)
+{
     if (f->in)
         pipe_drop(f->in, false);
     if (f->out)
@@ -41,13 +48,32 @@ void file_drop(struct file *f)
         tmp_drop(f->inode);
     if (f->encrypted)
         enc_drop(f->encrypted);
-    for (u32 i = 0; i < f->name_count; i++)
-        kfree(f->names[i]);
-    kfree(f->names);
+    names_forget(f);
     kfree(f->items);
+    if (f->buffer)
+        memset(f->buffer, 0, f->buffer_size > f->buffer_room ? f->buffer_size : f->buffer_room); /* a key, perhaps */
     kfree(f->buffer);
     kfree(f->path);
     kfree(f);
+}
+
+/* One after the other, however deep sockets lie in each other's queues: the LibOS's stack is small. */
+void file_drop(struct file *f)
+{
+    static struct file *ended;
+    static bool busy;
+    if (--f->refs)
+        return;
+    f->next_ended = ended;
+    ended = f;
+    if (busy)
+        return;
+    busy = true;
+    while ((f = ended)) {
+        ended = f->next_ended;
+        file_end(f);
+    }
+    busy = false;
 }
 
 struct file *file_get(int fd) { return fd >= 0 && fd < FILES_MAX && g_fd[fd].file != &g_reserved ? g_fd[fd].file : NULL; }

@@ -353,7 +353,7 @@ static void stat_inode(struct stat_k *st, struct inode *i)
 /* The host's answer about its own file: sizes are for its own descriptor only, nothing inside hangs on them. */
 static long stat_host(struct stat_k *st, long ret)
 {
-    if (ret < 0)
+    if ((ret = bounded(ret, 0)))
         return ret;
     memcpy(st, ocall_data(), sizeof *st);
     if (st->size < 0 || st->blksize < 0)

@@ -97,6 +97,7 @@ u8 *ocall_data(void);
 bool outside(u64 address, u64 size); /* wholly outside ELRANGE, no wrap */
 long ocall(u64 op, u64 number, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f);
 #define host(nr, ...) HOST_FILL(nr, __VA_ARGS__, 0, 0, 0, 0, 0, 0)
+#define host_zero(...) bounded(host(__VA_ARGS__), 0) /* of calls that answer 0 or an error */
 #define HOST_FILL(nr, a, b, c, d, e, f, ...) \
     host_syscall(nr, (u64)(a), (u64)(b), (u64)(c), (u64)(d), (u64)(e), (u64)(f))
 /* Answers are in [-EHWPOISON, limit] or become -EIO: a host may answer anything. */
@@ -228,11 +229,13 @@ struct file {
     const struct boot_mount *key_mount; /* FILE_BUFFER of /dev/attestation/keys/NAME */
     u64 timer_next, timer_every; int timer_clock;
     struct name **names; u32 name_count; /* directory, at first getdents64 */
+    struct file *next_ended;
 };
 struct name { u64 number; u8 kind; char text[]; };
 #define FILES_MAX 1024
 struct file *file_new(enum file_type type, u32 flags);
 void file_drop(struct file *f);
+void names_forget(struct file *f);
 struct file *file_get(int fd); /* borrowed, until something waits (g_lock is given up); NULL: EBADF */
 long file_install(struct file *f, int lowest, bool cloexec); /* takes the reference; fd or -EMFILE */
 /* A number before the wait, so that nothing is taken that has no place then; fd_fill gives it its file, or back with the error. */

@@ -16,7 +16,7 @@ static long host_at(long nr, const struct boot_mount *m, const char *rest, long 
     if (n < 0)
         return n;
     memcpy(ocall_data(), name, (u64)n + 1);
-    return host(nr, host_data_address(), arg);
+    return host_zero(nr, host_data_address(), arg);
 }
 
 long sys_mkdirat(const long *a)
@@ -113,7 +113,7 @@ long sys_renameat2(const long *a)
         if (y < 0)
             return y;
         memcpy(ocall_data() + PATH_ROOM, host_name, (u64)y + 1);
-        return host(__NR_renameat2, AT_FDCWD, host_data_address(), AT_FDCWD, host_data_address() + PATH_ROOM, a[4]);
+        return host_zero(__NR_renameat2, AT_FDCWD, host_data_address(), AT_FDCWD, host_data_address() + PATH_ROOM, a[4]);
     }
     bool mounts[2];
     struct inode *i = tmp_find(from, &mounts[0], &from_parent, &from_name), *old = tmp_find(to, &mounts[1], &parent, &name);
@@ -163,9 +163,10 @@ static bool name_add_as(struct file *f, const char *name, u32 length, u8 kind, u
 {
     if (!(f->name_count & (f->name_count + 1)) || !f->names) { /* 0, 1, 3, 7, ...: room for twice as many */
         u32 room = 2 * f->name_count + 2;
-        f->names = krealloc(f->names, f->name_count * sizeof *f->names, room * sizeof *f->names);
-        if (!f->names)
+        struct name **more = krealloc(f->names, f->name_count * sizeof *f->names, room * sizeof *f->names);
+        if (!more)
             return false;
+        f->names = more;
     }
     struct name *one = kmalloc(sizeof *one + length + 1);
     if (!one)
@@ -223,8 +224,8 @@ long sys_getdents64(const long *a)
         if (n > 0)
             memcpy((void *)a[1], ocall_data(), (u64)n);
         for (u64 at = 0; n > 0 && at < (u64)n;) { /* records must stay in the answer */
-            u64 record = *(uint16_t *)(a[1] + (long)at + 16);
-            if ((u64)n - at < 24 || record < 24 || record > (u64)n - at || !memchr_ok((u8 *)a[1] + at + 19, record - 19))
+            u64 record = (u64)n - at < 24 ? 0 : *(uint16_t *)(a[1] + (long)at + 16);
+            if (record < 24 || record > (u64)n - at || !memchr_ok((u8 *)a[1] + at + 19, record - 19))
                 return -EIO;
             at += record;
         }
@@ -232,8 +233,10 @@ long sys_getdents64(const long *a)
     }
     if (!f->offset && !f->name_count) {
         long bad = list(f);
-        if (bad)
+        if (bad) {
+            names_forget(f); /* half a folder is none */
             return bad;
+        }
     }
     for (; f->offset < f->name_count; f->offset++) {
         const char *name = f->names[f->offset]->text;

@@ -189,21 +189,12 @@ long sys_faccessat(const long *a)
 }
 long sys_access(const long *a) { return sys_faccessat((long[]){AT_FDCWD, a[0], a[1], 0}); }
 
-static void names_forget(struct file *f)
-{
-    for (u32 i = 0; i < f->name_count; i++)
-        kfree(f->names[i]);
-    kfree(f->names);
-    f->names = NULL;
-    f->name_count = 0;
-}
-
 long sys_lseek(const long *a)
 {
     struct file *f = FILE_OR_BAD(a[0]);
     long base, size = 0;
     if (f->type == FILE_HOST)
-        return f->socket ? -ESPIPE : host(__NR_lseek, f->host_fd, a[1], a[2]);
+        return f->socket ? -ESPIPE : host(__NR_lseek, f->host_fd, a[1], (int)a[2]);
     if (f->type == FILE_DIR) {
         if (a[2] == 1 && !a[1])
             return (long)f->offset;
@@ -278,7 +269,7 @@ long sys_fcntl(const long *a)
     case F_SETFL:
         f->flags = (f->flags & ~(u32)(O_APPEND | O_NONBLOCK)) | ((u32)a[2] & (O_APPEND | O_NONBLOCK));
         if (f->type == FILE_HOST && f->host_fd > 2)
-            return host(__NR_fcntl, f->host_fd, F_SETFL, f->flags);
+            return host_zero(__NR_fcntl, f->host_fd, F_SETFL, f->flags);
         return 0;
     case F_SETLK: case F_SETLKW: case 37: case 38: /* and those of open files: nobody else is inside */
         return user_read_ok((u64)a[2], 32) ? 0 : -EFAULT;
@@ -309,7 +300,7 @@ static long interface_name(u32 request, u64 at)
     u8 *there = ocall_data(), *here = (u8 *)at;
     memset(there, 0, 40);
     memcpy(there + (by_name ? 0 : 16), here + (by_name ? 0 : 16), by_name ? strnlen((char *)here, 15) : 4);
-    long n = bounded(host(__NR_ioctl, fd, request, host_data_address()), 0);
+    long n = host_zero(__NR_ioctl, fd, request, host_data_address());
     if (!n && by_name)
         memcpy(here + 16, there + 16, 4);
     else if (!n) {
@@ -330,7 +321,7 @@ long sys_ioctl(const long *a)
         if (!user_read_ok((u64)a[2], 4))
             return -EFAULT;
         f->flags = *(int *)a[2] ? f->flags | O_NONBLOCK : f->flags & ~(u32)O_NONBLOCK;
-        return f->type == FILE_HOST && f->host_fd > 2 ? host(__NR_fcntl, f->host_fd, F_SETFL, f->flags) : 0;
+        return f->type == FILE_HOST && f->host_fd > 2 ? host_zero(__NR_fcntl, f->host_fd, F_SETFL, f->flags) : 0;
     }
     if (f->type == FILE_TERMINAL)
         return terminal_ioctl(f, (u32)a[1], (u64)a[2]);
@@ -339,7 +330,7 @@ long sys_ioctl(const long *a)
         long n = -ENOTTY;
         if (!user_write_ok((u64)a[2], 4))
             return -EFAULT;
-        if (f->type == FILE_HOST && !(n = host(__NR_ioctl, f->host_fd, FIONREAD, host_data_address())))
+        if (f->type == FILE_HOST && !(n = host_zero(__NR_ioctl, f->host_fd, FIONREAD, host_data_address())))
             *(int *)a[2] = *(volatile int *)ocall_data() & 0x7fffffff;
         else if (f->type == FILE_PIPE && f->in) {
             *(u32 *)a[2] = f->in->used;
@@ -361,10 +352,10 @@ long sys_ioctl(const long *a)
             return -ENOTTY;
         if (!user_write_ok((u64)a[2], size))
             return -EFAULT;
-        long n = host(__NR_ioctl, f->host_fd, a[1], host_data_address());
+        long n = host_zero(__NR_ioctl, f->host_fd, (u32)a[1], host_data_address());
         if (!n)
             memcpy((void *)a[2], ocall_data(), size);
-        return n > 0 ? -EIO : n;
+        return n;
     }
     }
     return -ENOTTY;
@@ -373,7 +364,7 @@ long sys_ioctl(const long *a)
 long file_resize(struct file *f, u64 size)
 {
     switch (f->type) {
-    case FILE_HOST: return host(__NR_ftruncate, f->host_fd, size);
+    case FILE_HOST: return host_zero(__NR_ftruncate, f->host_fd, size);
     case FILE_ENCRYPTED: return enc_resize(f->encrypted, size);
     case FILE_TMP: return data_resize(f->inode, size);
     default: return -EINVAL;

@@ -329,7 +329,7 @@ long sys_sendto(const long *a)
     do { /* a stream takes all of it, as far as it goes without waiting where waiting is not wanted */
         u64 part = min64(size - done, PAYLOAD_MOST), to = address_put(&address);
         memcpy(ocall_data() + PAYLOAD_AT, (u8 *)a[1] + done, part);
-        n = host_wait(__NR_sendto, (u64)f->host_fd, host_data_address() + PAYLOAD_AT, part, (u64)(a[3] | NOSIGNAL),
+        n = host_wait(__NR_sendto, (u64)f->host_fd, host_data_address() + PAYLOAD_AT, part, (u32)a[3] | NOSIGNAL,
                       to ? host_data_address() : 0, to, part);
         if (!n && part)
             n = -EIO;
@@ -368,7 +368,7 @@ long sys_recvfrom(const long *a)
     size = min64(size, PAYLOAD_MOST);
     address_room();
     f->refs++;
-    long n = host_wait(__NR_recvfrom, (u64)f->host_fd, host_data_address() + PAYLOAD_AT, size, (u64)a[3], a[4] ? host_data_address() : 0,
+    long n = host_wait(__NR_recvfrom, (u64)f->host_fd, host_data_address() + PAYLOAD_AT, size, (u32)a[3], a[4] ? host_data_address() : 0,
                        a[4] ? host_data_address() + ADDRESS_MOST : 0, a[3] & TRUNC ? 1 << 30 : size);
     file_used(f);
     file_drop(f);

@@ -54,7 +54,7 @@ long sys_socket(const long *a)
     if (!(boot()->flags & BOOT_NETWORK))
         return -EACCES;
     struct file *f;
-    long bad = socket_file(fd_fresh(bounded(host(__NR_socket, a[0], (u32)a[1] | O_CLOEXEC, a[2]), 1 << 20)), flags, (int)type, &f);
+    long bad = socket_file(fd_fresh(bounded(host(__NR_socket, (int)a[0], (u32)a[1] | O_CLOEXEC, (int)a[2]), 1 << 20)), flags, (int)type, &f);
     return bad ? bad : file_install(f, 0, flags & O_CLOEXEC);
 }
 long sys_socketpair(const long *a)
@@ -179,14 +179,14 @@ long sys_bind(const long *a) { return with_address(__NR_bind, a); }
 long sys_listen(const long *a)
 {
     SOCK(a[0]);
-    long ret = f->type == FILE_UNIX ? unix_listen(f, a[1]) : host(__NR_listen, f->host_fd, a[1]);
+    long ret = f->type == FILE_UNIX ? unix_listen(f, a[1]) : host_zero(__NR_listen, f->host_fd, (int)a[1]);
     file_used(f);
     return ret;
 }
 long sys_shutdown(const long *a)
 {
     SOCK(a[0]);
-    long ret = f->type == FILE_UNIX ? unix_shutdown(f, a[1]) : host(__NR_shutdown, f->host_fd, a[1]);
+    long ret = f->type == FILE_UNIX ? unix_shutdown(f, a[1]) : host_zero(__NR_shutdown, f->host_fd, (int)a[1]);
     file_used(f);
     return ret;
 }
@@ -241,7 +241,7 @@ static long name_of(long nr, const long *a)
         return address_give(&name, name.size, a[1], a[2]);
     }
     address_room();
-    long ret = host((u64)nr, f->host_fd, host_data_address(), host_data_address() + ADDRESS_MOST);
+    long ret = host_zero(nr, f->host_fd, host_data_address(), host_data_address() + ADDRESS_MOST);
     return ret ? ret : address_out(a[1], a[2]);
 }
 long sys_getsockname(const long *a) { return name_of(__NR_getsockname, a); }
@@ -268,7 +268,7 @@ long sys_setsockopt(const long *a)
     if (!user_read_ok((u64)a[3], size))
         return -EFAULT;
     memcpy(ocall_data(), (void *)a[3], size);
-    return host(__NR_setsockopt, f->host_fd, a[1], a[2], a[3] ? host_data_address() : 0, size);
+    return host_zero(__NR_setsockopt, f->host_fd, (int)a[1], (int)a[2], a[3] ? host_data_address() : 0, size);
 }
 
 static long unix_option(struct file *f, long option, long at, long size_at)
@@ -313,7 +313,7 @@ long sys_getsockopt(const long *a)
     if (!user_write_ok((u64)a[3], room))
         return -EFAULT;
     *(volatile u32 *)(ocall_data() + OPTION_MOST) = room;
-    long ret = host(__NR_getsockopt, f->host_fd, a[1], a[2], host_data_address(), host_data_address() + OPTION_MOST);
+    long ret = host(__NR_getsockopt, f->host_fd, (int)a[1], (int)a[2], host_data_address(), host_data_address() + OPTION_MOST);
     u32 size = *(volatile u32 *)(ocall_data() + OPTION_MOST);
     if (ret || size > room)
         return ret < 0 ? ret : -EIO;

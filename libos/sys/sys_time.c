@@ -94,7 +94,7 @@ long sys_setitimer(const long *a)
     memset(ocall_data(), 0, 64);
     if (a[1])
         memcpy(ocall_data(), (void *)a[1], 32);
-    long ret = host(__NR_setitimer, a[0], host_data_address(), host_data_address() + 32);
+    long ret = host_zero(__NR_setitimer, (u32)a[0], host_data_address(), host_data_address() + 32);
     memcpy(old, ocall_data() + 32, 32);
     if (!ret && a[2])
         memcpy((void *)a[2], old, 32);
@@ -106,11 +106,12 @@ long sys_getitimer(const long *a)
         return -EINVAL;
     if (!user_write_ok((u64)a[1], 32))
         return -EFAULT;
-    long ret = host(__NR_getitimer, a[0], host_data_address());
-    memcpy((void *)a[1], ocall_data(), 32);
+    long ret = host_zero(__NR_getitimer, (u32)a[0], host_data_address());
+    if (!ret)
+        memcpy((void *)a[1], ocall_data(), 32);
     return ret;
 }
-long sys_alarm(const long *a) { return host(__NR_alarm, (u32)a[0]); }
+long sys_alarm(const long *a) { return bounded(host(__NR_alarm, (u32)a[0]), ~0u); }
 
 long sys_times(const long *a)
 {

@@ -42,6 +42,7 @@ static void hostile(struct ocall_block *b)
     if (b->number == SYS_ioctl && b->arg[1] == 0x8933) /* SIOCGIFINDEX: the kernel leaves the rest as it came */
         for (int i = 0; i < 40; i++)
             if (b->data[i] == 0xaa) b->ret = -71;
+    if ((b->number == SYS_listen || b->number == SYS_shutdown) && g_mode == 13) b->ret = 7;
     if (b->number == SYS_sendto && b->arg[4])
         for (uint64_t i = 0; i < b->arg[5]; i++)
             if (((uint8_t *)b->arg[4])[i] == 0xaa) b->ret = -71;
@@ -95,6 +96,8 @@ if to:
     header = struct.pack("=QIIQQQQII", *header)
     said["gaps"] = libc.sendmsg(made.fileno(), header, 0)
     if said["gaps"] < 0: said["gaps"] = -ctypes.get_errno()
+    stream = socket.socket()
+    said["zero"] = [libc.listen(stream.fileno(), 1), libc.shutdown(stream.fileno(), 2)]
     said["option"] = attempt(lambda: made.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE))
 print(json.dumps(said))
 """
@@ -106,6 +109,7 @@ HONEST = {
     "index": True,  # -71: bytes of the program's struct ifreq behind the name have reached the host
     "address": 1,  # the same of the bytes behind a struct sockaddr_in
     "gaps": 1,  # -72: of those between records of ancillary data
+    "zero": [0, 0],
     "option": 2,
 }
 EIO = -5
@@ -114,6 +118,7 @@ LIES = {
     4: {"message": ["hello", [], "127.0.0.1"]},  # a descriptor of the host's choice: taken out
     5: {"message": EIO}, 6: {"message": EIO}, 7: {"received": EIO}, 8: {"option": EIO},
     9: {"sent": EIO, "received": None, "address": -1}, 12: {"received": EIO},
+    13: {"zero": [-1, -1]},
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from support.guests import GUESTS, Guests, Outcome, checks_of
 from support.programs import HELLO, compile_c
 
 CALLS, WAITING, UNMAPPED, WIDE = "system_calls.c", "waiting.c", "unmapped.c", "loads_wide.c"
+INSIDE = "inside.c"
 
 
 def compiled(directory: Path, guest: str, name: str, *options: str) -> Path:
@@ -57,6 +58,18 @@ def unmapped(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Outcom
 @pytest.mark.parametrize("check", checks_of(UNMAPPED))
 def test_unmapped(unmapped: Outcome, check: str) -> None:
     unmapped.assert_ok(check)
+
+
+@pytest.fixture(scope="module")
+def inside(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    program = compiled(tmp_path_factory.mktemp("inside"), INSIDE, "inside", "-static")
+    manifest = '[enclave]\nmain = "inside"\nmemory = "32M"\nthreads = 1\n'
+    return Outcome.of(guests.run(guests.build("inside", {"inside": program}, manifest), timeout=60))
+
+
+@pytest.mark.parametrize("check", checks_of(INSIDE))
+def test_inside(inside: Outcome, check: str) -> None:
+    inside.assert_ok(check)
 
 
 @pytest.mark.parametrize("name", [CALLS, WAITING, UNMAPPED])
