@@ -114,7 +114,7 @@ def growing(real: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_a_heap_that_grows_past_what_may_be_locked(growing: Path, command: Command) -> None:
-    """EDMM, page by page: 320 MiB under a limit of 8 MiB, where small extents for secret memory would fill their list."""
+    """EDMM, page by page: 320 MiB under a limit of 8 MiB; extents that stayed small would fill their list."""
     if command.uid == 0:
         pytest.skip("root's programs keep CAP_IPC_LOCK")
     assert command("vm", "create", "new", "--size", "Standard_DC2s_v3").returncode == 0
