@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.cli import _attack, _attack_evicted, _attack_more, _attack_table, _compiled
+from strongroom.cli import (
+    _attack,
+    _attack_evicted,
+    _attack_late,
+    _attack_more,
+    _attack_table,
+    _compiled,
+)
 from strongroom.cli._projects import project
 from strongroom.machine import level as levels
 
@@ -38,7 +45,7 @@ def found(level: str, *names: str) -> dict[str, _attack.Outcome]:
 def test_at_the_best_level(runtime: Path) -> None:
     """All that is made on a running enclave; the kernel's tracing gets in, and is said to."""
     best = levels.best(levels.find_facts())
-    names = set(_attack_more.MORE) - _attack_more.WITHIN - {"image"}
+    names = set(_attack_more.MORE) - _attack_more.WITHIN - {"image", "late"}
     by_name = found(str(best), *names)
     assert by_name["the sealing key, from what is on the disk"].result == "got"
     assert by_name["pidfd_getfd on each descriptor, then mmap"].result in ("met", "refused")
@@ -64,6 +71,20 @@ def test_at_the_levels_below(runtime: Path, level: str) -> None:
         pytest.skip(f"level {level} is not below this machine's best")
     by_name = found(level, "descriptors", "inject")
     assert next(one for name, one in by_name.items() if "injected" in name).result in ("got", "refused")
+
+
+@pytest.mark.parametrize("level", [str(level) for level in ORDER])
+def test_code_made_at_run_time(runtime: Path, level: str) -> None:
+    """Secret until it is run, where memory is secret; then read, and not written but in quick turns."""
+    facts = levels.find_facts()
+    if level not in ORDER[ORDER.index(levels.best(facts)) :]:
+        pytest.skip(f"level {level} is more than this machine gives")
+    by_name = found(level, "late")
+    assert list(by_name) == list(_attack_late.TRIED)
+    after = by_name["code made inside and run: changed"]
+    assert after.result in ("refused", "met"), after
+    if level == "sealed":
+        assert [one.result for one in by_name.values()] == ["refused", "refused", "got", "refused", "got"]
 
 
 def test_the_control_of_evicted_pages_believes_all(strongroom_home: Path) -> None:

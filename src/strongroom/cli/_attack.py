@@ -462,9 +462,25 @@ _OPEN_EVERYWHERE = {
     "eBPF at each perf sample, reads memory",
     "a uprobe outside the enclave, its eBPF program reads memory",
 }
-_OPEN_TO_ROOT = {"debugger", "memory", "code", "data", "descriptors", "everywhere", "dump", "neighbour"}
+_OPEN_TO_ROOT = {
+    "debugger",
+    "memory",
+    "code",
+    "data",
+    "descriptors",
+    "everywhere",
+    "dump",
+    "neighbour",
+    "late",
+}
+# Code cannot be secret memory; what is written and run in quick turns stays writable (docs/deviations.md).
+_OPEN_CODE = {
+    "/proc/PID/mem, code pages",
+    "code made inside and run: read",
+    "code written and run in quick turns: changed",
+}
 _OPEN_AT: dict[str, set[str]] = {
-    "sealed": _OPEN_EVERYWHERE | {"/proc/PID/mem, code pages"},
+    "sealed": _OPEN_EVERYWHERE | _OPEN_CODE,
     "separated": _OPEN_EVERYWHERE | _OPEN_TO_ROOT,
     "faithful": _OPEN_EVERYWHERE | _OPEN_TO_ROOT,
     "faithful (exec)": {"all memory of the process at an asynchronous exit"},

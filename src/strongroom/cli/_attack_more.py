@@ -26,6 +26,7 @@ from strongroom.cli._attack import (
     reported,
 )
 from strongroom.cli._attack_evicted import evicted
+from strongroom.cli._attack_late import late
 from strongroom.cli._projects import project, shipped
 
 _DOSE = "dose-of-medicine-5-mg"
@@ -208,6 +209,7 @@ MORE: dict[str, tuple[str, Run]] = {
         lambda vm, level: process_attack("dump", "dump.py", vm, level),
     ),
     "evicted": ("evicted pages of an enclave that is larger than the EPC", evicted),
+    "late": ("code made at run time, in an enclave that asks for it", late),
     "fuses": ("the fuses on the disk", fuses),
     "frame": (
         "what the host part is shown at an asynchronous exit",
