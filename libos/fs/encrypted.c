@@ -44,19 +44,6 @@ static void sweep_once(const struct boot_mount *m, const char *path)
     enc_sweep(m, directory);
 }
 
-static long file_of(enum file_type type, const char *path, int flags, struct file **file)
-{
-    struct file *f = file_new(type, (u32)flags);
-    if (!f || !(f->path = kmalloc(strlen(path) + 1))) {
-        if (f)
-            file_drop(f);
-        return -ENOMEM;
-    }
-    memcpy(f->path, path, strlen(path) + 1);
-    *file = f;
-    return 0;
-}
-
 long enc_open(const struct boot_mount *m, const char *path, const char *rest, int flags, struct file **file)
 {
     struct file *f;
@@ -67,18 +54,21 @@ long enc_open(const struct boot_mount *m, const char *path, const char *rest, in
         return -ENOKEY;
     if (!enc_name_ok(rest))
         return -ENOENT;
-    long bad, ret = enc_find(path) ? 0 : enc_host_stat(m, path, &st);
+    long ret = enc_find(path) ? 0 : enc_host_stat(m, path, &st);
     if (!ret && flags & O_CREAT && flags & O_EXCL)
         return -EEXIST;
-    if (!ret && !enc_find(path) && (st.mode & S_IFMT) == S_IFDIR)
-        return (flags & O_ACCMODE) != O_RDONLY || flags & (O_CREAT | O_TRUNC) ? -EISDIR : file_of(FILE_DIR, path, flags, file);
+    if (!ret && !enc_find(path) && (st.mode & S_IFMT) == S_IFDIR) {
+        if ((flags & O_ACCMODE) != O_RDONLY || flags & (O_CREAT | O_TRUNC))
+            return -EISDIR;
+        return (*file = file_named(FILE_DIR, path, (u32)flags)) ? 0 : -ENOMEM;
+    }
     if (!ret && flags & O_DIRECTORY)
         return -ENOTDIR;
     bool create = ret == -ENOENT && flags & O_CREAT && !(flags & O_DIRECTORY);
     if (ret && !create)
         return ret;
-    if ((bad = file_of(FILE_ENCRYPTED, path, flags, &f))) /* first: what fails afterwards must not leave the file emptied */
-        return bad;
+    if (!(f = file_named(FILE_ENCRYPTED, path, (u32)flags))) /* first: what fails afterwards must not leave the file emptied */
+        return -ENOMEM;
     if (create || flags & O_TRUNC)
         sweep_once(m, path);
     ret = create ? enc_create(m, path, &f->encrypted) : enc_load(m, path, &f->encrypted);

@@ -23,6 +23,18 @@ struct file *file_new(enum file_type type, u32 flags)
     return f;
 }
 
+struct file *file_named(enum file_type type, const char *path, u32 flags)
+{
+    struct file *f = file_new(type, flags);
+    if (f && !(f->path = kmalloc(strlen(path) + 1))) {
+        kfree(f);
+        return NULL;
+    }
+    if (f)
+        memcpy(f->path, path, strlen(path) + 1);
+    return f;
+}
+
 void names_forget(struct file *f)
 {
     for (u32 i = 0; i < f->name_count; i++)

@@ -184,14 +184,7 @@ long node_open(const char *given, int flags, struct file **file)
         if (!strcmp(path, g_folders[i])) {
             if ((flags & O_ACCMODE) != O_RDONLY)
                 return -EISDIR;
-            struct file *f = file_new(FILE_DIR, (u32)flags);
-            if (!f || !(f->path = kmalloc(strlen(path) + 1))) {
-                kfree(f);
-                return -ENOMEM;
-            }
-            memcpy(f->path, path, strlen(path) + 1);
-            *file = f;
-            return 0;
+            return (*file = file_named(FILE_DIR, path, (u32)flags)) ? 0 : -ENOMEM;
         }
     return -ENOENT;
 }

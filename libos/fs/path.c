@@ -190,12 +190,9 @@ static long open_allowed(const struct boot_mount *m, const char *path, const cha
     long n = host_path(m, rest, name);
     if (n < 0)
         return n;
-    struct file *f = file_new(FILE_HOST, (u32)flags); /* before the host has made or emptied anything */
-    if (!f || !(f->path = kmalloc(strlen(path) + 1))) {
-        kfree(f);
+    struct file *f = file_named(FILE_HOST, path, (u32)flags); /* before the host has made or emptied anything */
+    if (!f)
         return -ENOMEM;
-    }
-    memcpy(f->path, path, strlen(path) + 1);
     memcpy(ocall_data(), name, (size_t)n + 1);
     long fd = fd_fresh(bounded(host(__NR_openat, AT_FDCWD, host_data_address(), flags | O_CLOEXEC, mode), 1 << 20));
     if (fd < 0) {
@@ -250,13 +247,11 @@ static long open_temporary(const char *path, int flags, u32 mode, struct file **
     if ((i->mode & S_IFMT) == S_IFIFO && !(flags & O_PATH))
         return fifo_open(i, path, flags, file);
     i->refs++; /* of a file without a name the only one */
-    struct file *f = file_new(is_directory(i) ? FILE_DIR : FILE_TMP, (u32)flags);
-    if (!f || !(f->path = kmalloc(strlen(path) + 1))) {
-        kfree(f);
+    struct file *f = file_named(is_directory(i) ? FILE_DIR : FILE_TMP, path, (u32)flags);
+    if (!f) {
         tmp_drop(i);
         return -ENOMEM;
     }
-    memcpy(f->path, path, strlen(path) + 1);
     if (flags & O_TRUNC && f->type == FILE_TMP)
         data_resize(i, 0);
     f->inode = i;
@@ -299,12 +294,9 @@ long fs_open(const char *given, int flags, u32 mode, struct file **file)
         return directory ? -EISDIR : -EROFS;
     if (flags & O_DIRECTORY && !directory)
         return -ENOTDIR;
-    struct file *f = file_new(directory ? FILE_DIR : FILE_PACK, (u32)flags);
-    if (!f || !(f->path = kmalloc(strlen(path) + 1))) {
-        kfree(f);
+    struct file *f = file_named(directory ? FILE_DIR : FILE_PACK, path, (u32)flags);
+    if (!f)
         return -ENOMEM;
-    }
-    memcpy(f->path, path, strlen(path) + 1);
     f->entry = directory ? NULL : e;
     f->object = directory ? NULL : object_of(path);
     *file = f;

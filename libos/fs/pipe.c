@@ -152,12 +152,9 @@ long fifo_open(struct inode *i, const char *path, int flags, struct file **file)
     bool reads = mode != O_WRONLY, writes = mode != O_RDONLY;
     if (writes && !reads && flags & O_NONBLOCK && (!i->pipe || !i->pipe->readers))
         return -ENXIO;
-    struct file *f = file_new(FILE_PIPE, (u32)flags);
-    if (!f || !(f->path = kmalloc(strlen(path) + 1))) {
-        kfree(f);
+    struct file *f = file_named(FILE_PIPE, path, (u32)flags);
+    if (!f)
         return -ENOMEM;
-    }
-    memcpy(f->path, path, strlen(path) + 1);
     if (!i->pipe) {
         if (!(i->pipe = pipe_new())) {
             file_drop(f);

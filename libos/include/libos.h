@@ -234,6 +234,7 @@ struct file {
 struct name { u64 number; u8 kind; char text[]; };
 #define FILES_MAX 1024
 struct file *file_new(enum file_type type, u32 flags);
+struct file *file_named(enum file_type type, const char *path, u32 flags); /* with a copy of the path */
 void file_drop(struct file *f);
 void names_forget(struct file *f);
 struct file *file_get(int fd); /* borrowed, until something waits (g_lock is given up); NULL: EBADF */

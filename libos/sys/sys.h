@@ -23,6 +23,7 @@ u64 files_limit(void);
 void say_refused(const char *what); /* a line that names who asked for another process */
 static inline u32 processors(void) { return g_online_cpus < thread_count() ? g_online_cpus : thread_count(); }
 long path_arg(long dirfd, long path, char *to);
+long path_followed(long dirfd, long path, bool last, char *to); /* and no link left in it, but for the last name's unless `last` */
 long path_stat(long path_at, char *path, struct stat_k *st);
 u64 timespec_ns(u64 at, long *bad);
 #endif

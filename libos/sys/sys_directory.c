@@ -25,9 +25,7 @@ long sys_mkdirat(const long *a)
     const char *rest, *name = NULL;
     struct inode *parent = NULL;
     struct stat_k st;
-    long ret = path_arg(a[0], a[1], path);
-    if (!ret)
-        ret = fs_follow(path, false);
+    long ret = path_followed(a[0], a[1], false, path);
     if (ret)
         return ret;
     const struct boot_mount *m = mount_of(path, &rest);
@@ -53,9 +51,7 @@ long sys_unlinkat(const long *a)
     struct stat_k st;
     struct inode *parent = NULL;
     const char *name = NULL;
-    long ret = a[2] & ~(long)AT_REMOVEDIR ? -EINVAL : path_arg(a[0], a[1], path);
-    if (!ret)
-        ret = fs_follow(path, false);
+    long ret = a[2] & ~(long)AT_REMOVEDIR ? -EINVAL : path_followed(a[0], a[1], false, path);
     if (ret)
         return ret;
     const struct boot_mount *m = mount_of(path, &rest);

@@ -36,12 +36,16 @@ long path_arg(long dirfd, long path, char *to)
     return path_given(dirfd, path, to, &slash);
 }
 
+long path_followed(long dirfd, long path, bool last, char *to)
+{
+    long ret = path_arg(dirfd, path, to);
+    return ret ? ret : fs_follow(to, last);
+}
+
 /* The file or folder that a path leads to, and what it is. */
 long path_stat(long path_at, char *path, struct stat_k *st)
 {
-    long ret = path_arg(AT_FDCWD, path_at, path);
-    if (!ret)
-        ret = fs_follow(path, true);
+    long ret = path_followed(AT_FDCWD, path_at, true, path);
     return ret ? ret : fs_stat(path, true, st);
 }
 

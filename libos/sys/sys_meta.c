@@ -17,9 +17,7 @@ static long inode_at(long dirfd, long path_at, bool follow, struct inode **found
 {
     char path[PATH_ROOM];
     struct stat_k st;
-    long ret = path_arg(dirfd, path_at, path);
-    if (!ret)
-        ret = fs_follow(path, follow);
+    long ret = path_followed(dirfd, path_at, follow, path);
     if (ret)
         return ret;
     if ((*found = tmp_find(path, NULL, NULL, NULL)))
@@ -55,9 +53,7 @@ static long inode_or_self(long dirfd, long path, long flags, struct inode **foun
 static long place_for(long dirfd, long path_at, char *path, struct inode **parent, const char **name)
 {
     struct stat_k st;
-    long ret = path_arg(dirfd, path_at, path);
-    if (!ret)
-        ret = fs_follow(path, false);
+    long ret = path_followed(dirfd, path_at, false, path);
     if (ret)
         return ret;
     if (!fs_stat(path, false, &st))
@@ -211,9 +207,7 @@ static long encrypted_time(long dirfd, long path_at, u64 mtime_ns)
         enc_set_mtime(file_get((int)dirfd)->encrypted, mtime_ns);
         return 0;
     }
-    long ret = path_arg(dirfd, path_at, path);
-    if (!ret)
-        ret = fs_follow(path, true);
+    long ret = path_followed(dirfd, path_at, true, path);
     return ret ? ret : enc_touch(mount_of(path, NULL), path, mtime_ns);
 }
 
