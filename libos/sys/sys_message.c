@@ -288,6 +288,7 @@ static long message(const long *a, bool send)
              : !vector_ok(&v, !send) ? -EFAULT
              : f->type == FILE_UNIX  ? unix_message(f, &h, &v, (u32)a[2], send)
                                      : host_message(f, &h, &v, (u32)a[2], send);
+    file_used(f);
     file_drop(f);
     vector_drop(&v);
     if (n == -EPIPE && send && f->type != FILE_UNIX && !(a[2] & NOSIGNAL))
@@ -318,6 +319,7 @@ long sys_sendto(const long *a)
             return bad == -EAFNOSUPPORT ? -EINVAL : bad;
         f->refs++;
         n = unix_send(f, (void *)a[1], size, (u32)a[3], NULL, a[4] ? &name : NULL);
+        file_used(f);
         file_drop(f);
         return n;
     }
@@ -336,6 +338,7 @@ long sys_sendto(const long *a)
         if (n > 0)
             done += (u64)n;
     } while (n > 0 && done < size && user_held_ok());
+    file_used(f);
     file_drop(f);
     if (n == -EPIPE && !done && !(a[3] & NOSIGNAL))
         signal_send(self(), 13, 0, 0);

@@ -224,6 +224,7 @@ long sys_accept4(const long *a)
         return fd;
     f->refs++;
     bad = f->type == FILE_UNIX ? accept_unix(f, a, &new) : accept_host(f, a, &new);
+    file_used(f);
     file_drop(f);
     return fd_fill(fd, bad, new, a[3] & O_CLOEXEC);
 }

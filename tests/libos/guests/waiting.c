@@ -195,6 +195,67 @@ static void next_edge(bool host)
 }
 CHECK(next_edge_inside) { next_edge(false); }
 CHECK(next_edge_of_the_host) { next_edge(true); }
+static long takes(int how, int fd, char *room, size_t size)
+{
+    struct iovec part = {room, size};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    return how == 0 ? read(fd, room, size) : how == 1 ? recv(fd, room, size, 0) : how == 2 ? recvmsg(fd, &message, 0) : readv(fd, &part, 1);
+}
+static long gives(int how, int fd, char *room, size_t size)
+{
+    struct iovec part = {room, size};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    return how == 0 ? write(fd, room, size) : how == 1 ? send(fd, room, size, 0) : how == 2 ? sendmsg(fd, &message, 0) : writev(fd, &part, 1);
+}
+/* Whatever call takes what there is, or fills what room there is: the next edge is told. */
+static void edges(bool host, int how)
+{
+    static char room[1 << 16];
+    int fd[2], epoll = epoll_create1(0);
+    long n, total = 0;
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+    ends(host, fd);
+    EXPECT(epoll_ctl(epoll, EPOLL_CTL_ADD, fd[1], &event) == 0 && write(fd[0], "one", 3) == 3 && epoll_wait(epoll, &event, 1, 2000) == 1);
+    EXPECT(takes(how, fd[1], room, sizeof room) == 3 && write(fd[0], "two", 3) == 3 && epoll_wait(epoll, &event, 1, 2000) == 1);
+    EXPECT(epoll_ctl(epoll, EPOLL_CTL_DEL, fd[1], NULL) == 0 && takes(how, fd[1], room, sizeof room) == 3);
+    event.events = EPOLLOUT | EPOLLET;
+    EXPECT(fcntl(fd[1], F_SETFL, O_NONBLOCK) == 0 && fcntl(fd[0], F_SETFL, O_NONBLOCK) == 0);
+    EXPECT(epoll_ctl(epoll, EPOLL_CTL_ADD, fd[1], &event) == 0 && epoll_wait(epoll, &event, 1, 2000) == 1);
+    while ((n = gives(how, fd[1], room, sizeof room)) > 0)
+        total += n;
+    EXPECT(n == -1 && errno == EAGAIN);
+    for (int idle = 0; total > 0 && idle < 500; idle++)
+        while ((n = read(fd[0], room, sizeof room)) > 0 || (usleep(n < 0 ? 1000 : 0), 0))
+            total -= n, idle = 0;
+    EXPECT(total == 0 && epoll_wait(epoll, &event, 1, 2000) == 1 && event.events == EPOLLOUT);
+    close(epoll), close(fd[0]), close(fd[1]);
+}
+CHECK(edges_inside)
+{
+    for (int how = 0; how < 4; how++)
+        edges(false, how);
+}
+CHECK(edges_of_the_host)
+{
+    for (int how = 0; how < 4; how++)
+        edges(true, how);
+}
+CHECK(edges_of_a_listener)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof at;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), epoll = epoll_create1(0), one;
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+    EXPECT(bind(listener, (struct sockaddr *)&at, size) == 0 && listen(listener, 4) == 0);
+    EXPECT(getsockname(listener, (struct sockaddr *)&at, &size) == 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event) == 0);
+    for (int i = 0; i < 3; i++) {
+        int client = socket(AF_INET, SOCK_STREAM, 0);
+        EXPECT(connect(client, (struct sockaddr *)&at, size) == 0 && epoll_wait(epoll, &event, 1, 2000) == 1);
+        EXPECT((one = accept(listener, NULL, NULL)) >= 0);
+        close(one), close(client);
+    }
+    close(epoll), close(listener);
+}
 static void *looks_ahead(void *at)
 {
     struct wait *w = at;
