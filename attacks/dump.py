@@ -141,9 +141,9 @@ def hibernation() -> Attempt:
         states = []
     if "disk" not in states:
         return Attempt(
-            name, NOT_TRIED, "this kernel does not hibernate (/sys/power/state does not offer disk)"
+            name, NOT_TRIED, "/sys/power/state does not offer disk; tried in a guest: docs/threat-model.md"
         )
-    return Attempt(name, NOT_TRIED, "the machine would stop: not done by a test")
+    return Attempt(name, NOT_TRIED, "the machine would stop; tried in a guest: docs/threat-model.md")
 
 
 # ---- crash ----

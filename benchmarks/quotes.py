@@ -29,7 +29,7 @@ _IDENTITY = Identity(
 def measure(folder: Path, scale: Scale) -> list[Figure]:
     now = datetime.now(UTC).replace(microsecond=0)
     package = Package.manufacture(folder / "package", "run", sgx2=False, epc_pages=1024)
-    quoting = QuotingEnclave(package, folder, "sealed", now)
+    quoting = QuotingEnclave(package, folder, "sealed")
     report = package.ereport(_IDENTITY, quoting.target_info(), bytes(64))
     key, algorithm = ec.generate_private_key(ec.SECP256R1()), ec.ECDSA(hashes.SHA256())
     times = max(1, scale.rounds)

@@ -54,7 +54,7 @@ class Platform:
 
     def qe(self, kind: Kind = "run", level: Level = "sealed") -> QuotingEnclave:
         if (kind, level) not in self._qes:
-            self._qes[kind, level] = QuotingEnclave(self.package(kind), self.home, level, self.now)
+            self._qes[kind, level] = QuotingEnclave(self.package(kind), self.home, level)
         return self._qes[kind, level]
 
     def report(self, qe: QuotingEnclave, kind: Kind = "run", **changes: object) -> bytes:

@@ -68,7 +68,7 @@ def test_changed_file_is_believed_by_an_ordinary_program(tmp_path: Path) -> None
 def quote_files(home: Path, at: Path) -> list[str]:
     package = Package.manufacture(home / "run", "run", sgx2=False, epc_pages=64)
     now = datetime.now(UTC)
-    enclave = QuotingEnclave(package, home, "sealed", now)
+    enclave = QuotingEnclave(package, home, "sealed")
     identity = Identity(
         attributes=int(Attributes.INIT | Attributes.MODE64BIT), xfrm=3, miscselect=0,
         mrenclave=b"e" * 32, mrsigner=b"s" * 32, isv_prod_id=1, isv_svn=1,

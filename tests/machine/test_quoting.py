@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 
 import dcap_qvl
 import pytest
+from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
+from strongroom.attestation.quote import Quote
 from strongroom.errors import FormatError, StrongroomError
 from strongroom.isa.report import Report
 from strongroom.isa.software_tcb import FMSPC
@@ -82,6 +84,14 @@ def test_pck_extension_as_the_judge_reads_it(package, qe):
     assert extension.pce_svn == 1
     assert extension.sgx_type == 0
     assert len(extension.ppid) == 16
+
+
+def test_a_clock_that_is_wrong_just_now_is_not_in_the_pck_certificate(package, qe):
+    """It lasts as long as its issuer, so that quotes verify once the clock is right again."""
+    chain = Quote.parse(qe.quote(report(package, qe))).pem_chain()
+    leaf, issuer, _ = map(x509.load_pem_x509_certificate, chain)
+    assert leaf.not_valid_before_utc == issuer.not_valid_before_utc
+    assert leaf.not_valid_after_utc == issuer.not_valid_after_utc
 
 
 @pytest.mark.parametrize(

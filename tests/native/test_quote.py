@@ -33,7 +33,7 @@ def report_of_the_enclave(machine: Machine, report_data: bytes, target_info: byt
 
 def test_quote_of_a_running_enclave(machine: Machine, tmp_path: Path) -> None:
     now = datetime.now(UTC)
-    qe = QuotingEnclave(machine.server.package, tmp_path, "sealed", now)
+    qe = QuotingEnclave(machine.server.package, tmp_path, "sealed")
     data = host_report_data(b"challenge")
     quote = qe.quote(report_of_the_enclave(machine, data, qe.target_info()))
 

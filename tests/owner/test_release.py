@@ -48,8 +48,13 @@ class Clock:
     def __init__(self, now):
         self.now = now
 
+        self.seconds = 0.0
+
     def __call__(self):
         return self.now
+
+    def elapsed(self):
+        return self.seconds
 
 
 @pytest.fixture
@@ -63,7 +68,7 @@ def releaser(platform, tmp_path, clock):
     new_key(tmp_path / "records.key")
     (tmp_path / "policy.toml").write_text(POLICY)
     rules = load_rules(tmp_path / "policy.toml", platform.home / "pki" / "root.pem")
-    return Releaser(rules, lambda rule: FromSoftwarePki(platform.home), clock)
+    return Releaser(rules, lambda rule: FromSoftwarePki(platform.home), clock, elapsed=clock.elapsed)
 
 
 @pytest.fixture
@@ -178,17 +183,34 @@ def test_a_quote_for_the_host_is_none_for_a_release(server, platform):
     assert reason(server, Host(platform)) == "replayed-quote"
 
 
-def test_an_old_challenge(releaser, clock, platform):
-    answer = releaser.challenge({"name": "records"})
-    clock.now += timedelta(seconds=61)
-    request = {
+def answering(answer, platform):
+    return {
         "name": "records",
         "nonce": answer["nonce"],
         "public_key": base64.b64encode(bytes(32)).decode(),
         "quote": base64.b64encode(platform.quote()).decode(),
     }
+
+
+def test_an_old_challenge(releaser, clock, platform):
+    answer = releaser.challenge({"name": "records"})
+    clock.seconds += 61
     with pytest.raises(ReleaseRefused) as caught:
-        releaser.release(request)
+        releaser.release(answering(answer, platform))
+    assert caught.value.reason == "expired-challenge"
+
+
+@pytest.mark.parametrize("days", [-365, 365])
+def test_challenges_live_by_seconds_that_pass_not_by_the_clock(releaser, clock, platform, days):
+    """The owner's clock is set while a challenge is open: it is neither over at once, nor open for a year."""
+    first, second = (releaser.challenge({"name": "records"}) for _ in range(2))
+    clock.now += timedelta(days=days)
+    with pytest.raises(ReleaseRefused) as caught:
+        releaser.release(answering(first, platform))
+    assert caught.value.reason != "expired-challenge"  # what is refused is a quote at that date
+    clock.seconds += 61
+    with pytest.raises(ReleaseRefused) as caught:
+        releaser.release(answering(second, platform))
     assert caught.value.reason == "expired-challenge"
 
 
@@ -197,7 +219,7 @@ def test_challenges_are_bounded_and_end(releaser, clock):
         releaser.challenge({"name": "records"})
     with pytest.raises(ReleaseRefused, match="too many"):
         releaser.challenge({"name": "records"})
-    clock.now += timedelta(seconds=61)
+    clock.seconds += 61
     releaser.challenge({"name": "records"})
 
 

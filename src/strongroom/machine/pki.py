@@ -379,16 +379,15 @@ class Authority:
         ppid: bytes,
         kind: Kind,
         level: Level,
-        now: datetime,
         microcode: int = FIRST_MICROCODE,
     ) -> bytes:
-        """A fresh PCK certificate for ``key`` with its chain: PEM of leaf, processor CA, root."""
-        begin = (now - BACKDATE).replace(microsecond=0)
-        begin = max(begin, self.processor.not_valid_before_utc)
+        """A fresh PCK certificate for ``key`` with its chain: PEM of leaf, processor CA, root.
+
+        It lasts as long as its issuer: the clock may be wrong just now, and what it says then would outlast that.
+        """
+        begin, end = self.processor.not_valid_before_utc, self.processor.not_valid_after_utc
         extension = sgx_extension(ppid, tcb_components(level, microcode), PCE_SVN, PCE_ID, FMSPC[kind])
-        leaf = _certificate(
-            CN_PCK, key, CN_PROCESSOR, self.processor_key, begin, begin + LEAF_LIFE, None, extension
-        )
+        leaf = _certificate(CN_PCK, key, CN_PROCESSOR, self.processor_key, begin, end, None, extension)
         return (_pem(leaf) + _pem(self.processor) + _pem(self.root)).encode("ascii")
 
     def crl(self, ca: str, issued: datetime, until: datetime, revoked: tuple[int, ...] = ()) -> bytes:

@@ -12,7 +12,6 @@ import hmac
 import secrets
 import socket
 import struct
-from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives import cmac
@@ -45,9 +44,7 @@ class ReportRefused(StrongroomError):
 class QuotingEnclave:
     """Quotes for one package at one level. Safe to use from several threads: nothing changes after the start."""
 
-    def __init__(
-        self, package: Package, home: Path, level: Level = "faithful", now: datetime | None = None
-    ) -> None:
+    def __init__(self, package: Package, home: Path, level: Level = "faithful") -> None:
         """``exec`` packages quote at ``faithful`` whatever ``level`` says. Raises StrongroomError."""
         if package.directory is None:
             raise StrongroomError(
@@ -61,7 +58,6 @@ class QuotingEnclave:
             pck.ppid,
             package.kind,
             self.level,
-            now or datetime.now(UTC),
             package.fuses.microcode,
         )
         self._identity = Identity(

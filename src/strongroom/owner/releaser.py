@@ -10,8 +10,9 @@ import base64
 import binascii
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from strongroom.attestation.errors import VerificationError
@@ -23,7 +24,7 @@ from strongroom.inside import binding
 from strongroom.owner.rules import Rule
 from strongroom.owner.sources import Source
 
-CHALLENGE_LIFE = timedelta(seconds=60)
+CHALLENGE_LIFE = 60.0
 MAX_CHALLENGES = 1024
 
 
@@ -36,7 +37,10 @@ class ReleaseRefused(StrongroomError):
 
 
 class Releaser:
-    """The owner's decisions. Safe for several threads; ``clock`` answers the time (aware)."""
+    """The owner's decisions. Safe for several threads.
+
+    ``clock`` answers the time (aware), for certificates; ``elapsed`` seconds that pass whoever sets it, for challenges.
+    """
 
     def __init__(
         self,
@@ -44,26 +48,28 @@ class Releaser:
         sources: Callable[[Rule], Source],
         clock: Callable[[], datetime],
         released: Callable[[str, Verified], None] = lambda name, verified: None,
+        elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         """``released`` is told each release: for the owner's log."""
         self._rules = rules
         self._sources = sources
         self._clock = clock
         self._released = released
+        self._elapsed = elapsed
         self._lock = threading.Lock()
-        self._challenges: dict[bytes, tuple[str, datetime]] = {}
+        self._challenges: dict[bytes, tuple[str, float]] = {}
 
     def challenge(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer ``{"name"}`` with ``{"nonce", "seconds"}``. Raises ReleaseRefused."""
         name = self._rule(request).name
-        now = self._clock()
+        now = self._elapsed()
         nonce = secrets.token_bytes(binding.NONCE_SIZE)
         with self._lock:
             self._challenges = {other: facts for other, facts in self._challenges.items() if facts[1] >= now}
             if len(self._challenges) >= MAX_CHALLENGES:
                 raise ReleaseRefused("busy", "too many challenges are open", "try again in a minute")
             self._challenges[nonce] = (name, now + CHALLENGE_LIFE)
-        return {"nonce": base64.b64encode(nonce).decode(), "seconds": int(CHALLENGE_LIFE.total_seconds())}
+        return {"nonce": base64.b64encode(nonce).decode(), "seconds": int(CHALLENGE_LIFE)}
 
     def release(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer ``{"name", "nonce", "public_key", "quote"}`` with ``{"ephemeral", "wrapped"}``.
@@ -74,8 +80,8 @@ class Releaser:
         nonce = _octets(request, "nonce", binding.NONCE_SIZE, binding.NONCE_SIZE)
         public_key = _octets(request, "public_key", binding.PUBLIC_KEY_SIZE, binding.PUBLIC_KEY_SIZE)
         quote = _octets(request, "quote", 1, MAX_QUOTE_SIZE)
+        self._spend(nonce, rule.name, self._elapsed())
         now = self._clock()
-        self._spend(nonce, rule.name, now)
         expected = ReportDataIs(binding.release_report_data(nonce, public_key, rule.name))
         try:
             collateral = self._sources(rule)(quote, now)
@@ -101,7 +107,7 @@ class Releaser:
             )
         return rule
 
-    def _spend(self, nonce: bytes, name: str, now: datetime) -> None:
+    def _spend(self, nonce: bytes, name: str, now: float) -> None:
         with self._lock:
             facts = self._challenges.pop(nonce, None)
         if facts is None or facts[0] != name:

@@ -47,7 +47,7 @@ class Host:
         self._home = home
         self._facts = facts
         self.spawner: Spawner | None = None
-        self._started = time.time()
+        self._started = time.monotonic()
         self.machines = Machines(Records(home), Fuses(home), self._release, idle=self._idle)
         self.live = LiveVms(home, self.machines)
         self.pool = Pool(self._waiting, self.live.stay, self.live.leave)
@@ -76,7 +76,7 @@ class Host:
         answer = {
             "version": strongroom.__version__,
             "pid": os.getpid(),
-            "seconds": int(time.time() - self._started),
+            "seconds": int(time.monotonic() - self._started),
             "level": level.best(self._facts),
             "runs": self.live.runs,
             "waiting_loaders": self.pool.count,
