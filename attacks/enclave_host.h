@@ -1,6 +1,7 @@
 /*
  * What the attacks within a process share: an enclave of four pages, started by Linux's SGX interface alone.
- * Pages: TCS, SSA frame, code, data; they go to BASE and on.
+ * Pages: TCS, SSA frame, code, data; they go to BASE and on. A program that wants more names ELRANGE and HEAP_PAGES first:
+ * so many pages of zeros go to HEAP.
  */
 #ifndef ATTACKS_ENCLAVE_HOST_H
 #define ATTACKS_ENCLAVE_HOST_H
@@ -19,7 +20,11 @@
 #include <unistd.h>
 
 #define PAGE 4096ull
+#ifndef HEAP_PAGES
 #define ELRANGE (2ull << 20)
+#define HEAP_PAGES 0ull
+#endif
+#define HEAP 0x100000ull
 #define BASE 0x10000ull
 #define DATA (BASE + 3 * PAGE)
 #define EENTER 2
@@ -60,6 +65,40 @@ static int fail(const char *what)
     return 1;
 }
 
+static vdso_sgx_enter_enclave_t entry;
+
+/* The vDSO keeps RBX and RBP; after an asynchronous exit the enclave's or no values are in all other registers. */
+__attribute__((unused)) static int call(uint64_t function, void *argument, unsigned leaf, uint64_t tcs,
+                                        struct sgx_enclave_run *run)
+{
+    int r;
+    uint64_t rdx = 0;
+    register uint64_t r8 __asm__("r8") = 0, r9 __asm__("r9") = 0;
+    *run = (struct sgx_enclave_run){.tcs = tcs};
+    __asm__ volatile("push %%rbp; mov %%rsp, %%rbp; sub $256, %%rsp; and $-16, %%rsp; push $0; push %[run]; call *%[f];"
+                     "mov %%rbp, %%rsp; pop %%rbp"
+                     : "=a"(r), "+D"(function), "+S"(argument), "+c"(leaf), "+d"(rdx), "+r"(r8), "+r"(r9)
+                     : [run] "b"(run), [f] "a"(entry)
+                     : "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4",
+                       "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+    return r;
+}
+
+/* Pages of zeros of which EADD alone counts. */
+static int load_heap(int fd)
+{
+    uint64_t size = HEAP_PAGES * PAGE;
+    _Alignas(64) uint64_t secinfo[8] = {0x203};
+    if (!size)
+        return 0;
+    void *zeros = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct sgx_enclave_add_pages add = {.src = (uint64_t)zeros, .offset = HEAP, .length = size, .secinfo = (uint64_t)secinfo};
+    if (zeros == MAP_FAILED || ioctl(fd, SGX_IOC_ENCLAVE_ADD_PAGES, &add) || add.count != size)
+        return fail("SGX_IOC_ENCLAVE_ADD_PAGES, heap");
+    munmap(zeros, size);
+    return 0;
+}
+
 static int load(uint8_t *pages, void *sigstruct)
 {
     static uint8_t secs[PAGE] __attribute__((aligned(4096)));
@@ -83,6 +122,8 @@ static int load(uint8_t *pages, void *sigstruct)
         if (ioctl(fd, SGX_IOC_ENCLAVE_ADD_PAGES, &add) || add.count != PAGE)
             return fail("SGX_IOC_ENCLAVE_ADD_PAGES");
     }
+    if (load_heap(fd))
+        return 1;
     struct sgx_enclave_init init = {(uint64_t)sigstruct};
     if (ioctl(fd, SGX_IOC_ENCLAVE_INIT, &init))
         return fail("SGX_IOC_ENCLAVE_INIT");
@@ -91,6 +132,8 @@ static int load(uint8_t *pages, void *sigstruct)
         if (mmap((void *)(BASE + i * PAGE), PAGE, prot, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
             return fail("mmap");
     }
+    if (HEAP_PAGES && mmap((void *)HEAP, HEAP_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+        return fail("mmap, heap");
     return 0;
 }
 

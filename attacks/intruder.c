@@ -19,7 +19,7 @@ static void on_fault(int number)
 }
 
 /* 0 where the enclave was entered and left by EEXIT; else what came of it, in words (an entry that faults returns 0). */
-static int enter(vdso_sgx_enter_enclave_t entry, uint64_t *counter, char *words, size_t size)
+static int enter(uint64_t *counter, char *words, size_t size)
 {
     struct sgx_enclave_run run = {.tcs = BASE};
     *counter = 0;
@@ -41,12 +41,12 @@ int main(int argc, char **argv)
         return 2;
     if (read_image(argv[1], argv[2], pages, sigstruct))
         return 1;
-    vdso_sgx_enter_enclave_t entry = (vdso_sgx_enter_enclave_t)find("__vdso_sgx_enter_enclave");
+    entry = (vdso_sgx_enter_enclave_t)find("__vdso_sgx_enter_enclave");
     if (!entry)
         return fail("no __vdso_sgx_enter_enclave");
     if (load(pages, sigstruct))
         return 1;
-    if (enter(entry, &counter, words, sizeof words) || counter != 1) {
+    if (enter(&counter, words, sizeof words) || counter != 1) {
         fprintf(stderr, "intruder: the enclave does not work before the attack: %s\n", words);
         return 1;
     }
@@ -68,9 +68,9 @@ int main(int argc, char **argv)
     if (!fault)
         *(volatile uint64_t *)DATA = JUNK;
     const char *how = fault ? "the store faulted" : "the store went without a fault";
-    int first = enter(entry, &counter, words, sizeof words);
+    int first = enter(&counter, words, sizeof words);
     uint64_t after = counter;
-    int again = enter(entry, &counter, words, sizeof words);
+    int again = enter(&counter, words, sizeof words);
     if (first && again)
         snprintf(text, sizeof text, "%s; the enclave is disabled, each later entry is refused: %s", how, words);
     else if (!first && after == 2)

@@ -33,7 +33,7 @@ static const char *const lies[] = {
     "block-inside", "block-wraps", "pack-inside", "pack-wraps", "signals-inside", "strings-inside", "strings-wrap",
     "thread-block-inside", "thread-twice", "thread-denied", "entries", "descriptor-again", "descriptor-huge", "address-huge",
     "time-back", "time-nonsense", "poll-all", "poll-more", "poll-minus", "stat-minus", "stat-huge", "signals-all", "pack-flips",
-    "quote-huge", "quote-short", "names-broken",
+    "quote-huge", "quote-short", "names-broken", "read-interrupted", "write-interrupted", "read-again", "write-again",
 };
 static const char *lie = "none";
 static bool is(const char *name) { return !strcmp(lie, name); }
@@ -71,6 +71,10 @@ long lying_syscall(uint64_t nr, const uint64_t *arg, const uint64_t *pending)
         return 0;
     if (is("write-none") && writes(nr))
         return 0;
+    if ((is("read-interrupted") && reads(nr)) || (is("write-interrupted") && writes(nr)))
+        return -EINTR;
+    if ((is("read-again") && reads(nr)) || (is("write-again") && writes(nr)))
+        return -EAGAIN;
     if (((is("read-one") && reads(nr)) || (is("write-one") && writes(nr))) && arg[2] > 1) {
         memcpy(shorter, arg, sizeof shorter);
         shorter[2] = 1;

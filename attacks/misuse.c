@@ -19,7 +19,6 @@
 #define ENTRY_NAME "entries out of order"
 #define SAVED_NAME "the saved state is changed before the resume"
 
-static vdso_sgx_enter_enclave_t entry;
 static uint64_t secret[4]; /* masked: the clear words are in nobody's memory here */
 static volatile uint32_t go_on;
 static volatile int in_handler, handled, frame_hits, memory_hits, full_vector = -1;
@@ -61,21 +60,6 @@ static void search_all(void)
         memory_hits += count_in((const uint64_t *)start, end - start);
         searched += end - start;
     }
-}
-
-/* The vDSO keeps RBX and RBP; after an asynchronous exit the enclave's or no values are in all other registers. */
-static int call(uint64_t function, void *argument, unsigned leaf, uint64_t tcs, struct sgx_enclave_run *run)
-{
-    int r;
-    register uint64_t r8 __asm__("r8") = 0, r9 __asm__("r9") = 0;
-    *run = (struct sgx_enclave_run){.tcs = tcs};
-    __asm__ volatile("push %%rbp; mov %%rsp, %%rbp; sub $256, %%rsp; and $-16, %%rsp; push $0; push %[run]; call *%[f];"
-                     "mov %%rbp, %%rsp; pop %%rbp"
-                     : "=a"(r), "+D"(function), "+S"(argument), "+c"(leaf), "+r"(r8), "+r"(r9)
-                     : [run] "b"(run), [f] "a"(entry), "d"(0ull)
-                     : "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4",
-                       "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
-    return r;
 }
 
 static void on_alarm(int number, siginfo_t *info, void *context)

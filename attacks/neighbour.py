@@ -7,14 +7,18 @@ host, looking at an ordinary process. --drop gives up root first.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 from pathlib import Path
 
 import common
 from common import GOT, NOT_TRIED, REFUSED, Attempt
 from everywhere import Tally, ours
-from memory import CHUNK
+from memory import CHUNK, libc
 
+PTRACE_SEIZE = 0x4206
+libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+libc.ptrace.restype = ctypes.c_long
 NOBODY = 65534
 
 
@@ -48,6 +52,14 @@ def memory(who: str, marker: bytes, pids: list[int]) -> Attempt:
     return tally.attempt(f"of {len(seen)} processes that it sees")
 
 
+def attach(who: str, number: int) -> Attempt:
+    """ptrace of the process by the number that it has on the host."""
+    name = f"{who}: attaches to the process by its number on the host"
+    if libc.ptrace(PTRACE_SEIZE, number, 0, 0) == 0:
+        return Attempt(name, GOT, f"attached to process {number}")
+    return Attempt(name, REFUSED, common.why(OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))))
+
+
 def kernel_memory(who: str) -> Attempt:
     name = f"{who}: /dev/mem, /dev/kmem, /proc/kcore"
     reasons = []
@@ -65,7 +77,12 @@ def kernel_memory(who: str) -> Attempt:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--marker", type=bytes.fromhex, required=True)
-    parser.add_argument("--pid", type=int, help="look at this process alone")
+    parser.add_argument(
+        "--pid", type=int, required=True, help="the process that holds it, by its number on the host"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="look at all processes that are seen, not at that one"
+    )
     parser.add_argument("--drop", action="store_true")
     given = parser.parse_args()
     if given.drop and os.geteuid() == 0:
@@ -73,7 +90,6 @@ if __name__ == "__main__":
         os.setgid(NOBODY)
         os.setuid(NOBODY)
     who = "root" if os.geteuid() == 0 else "an ordinary user"
-    pids = (
-        [given.pid] if given.pid else sorted(int(e.name) for e in Path("/proc").iterdir() if e.name.isdigit())
-    )
-    common.report(memory(who, given.marker, pids), kernel_memory(who))
+    seen = sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    pids = seen if given.all else [given.pid]
+    common.report(memory(who, given.marker, pids), attach(who, given.pid), kernel_memory(who))

@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -25,6 +26,10 @@ static bool is(const char *name)
 
 ssize_t readv(int fd, const struct iovec *v, int count)
 {
+    if (is("interrupted")) {
+        errno = EINTR;
+        return -1;
+    }
     ssize_t n = syscall(SYS_readv, fd, v, count);
     if (n > 0 && is("long"))
         return n + 1000;

@@ -18,6 +18,7 @@ from strongroom.cli import (
     _attack_more,
     _attack_table,
     _compiled,
+    _intruder,
 )
 from strongroom.cli._projects import project
 from strongroom.machine import level as levels
@@ -57,6 +58,7 @@ def test_at_the_best_level(runtime: Path) -> None:
     assert by_name["evicted pages, searched for what was written"].result in ("met", "refused")
     for who in ("root", "an ordinary user") if os.geteuid() == 0 else ():
         assert by_name[f"{who}: memory of the processes it sees"].result == "refused"
+        assert by_name[f"{who}: attaches to the process by its number on the host"].result == "refused"
     if best == levels.Level.SEALED:
         memory = by_name["memory maps of the VM's processes and the daemon"]
         assert (memory.result, memory.control_result) == ("refused", "got")
@@ -92,6 +94,21 @@ def test_the_control_of_evicted_pages_believes_all(strongroom_home: Path) -> Non
     assert [one["result"] for one in controls] == ["got"] * len(_attack_evicted.TRIED), controls
 
 
+def test_the_host_program_changes_what_was_evicted(machine: Path) -> None:
+    outcomes = found("faithful", "evictor")
+    assert len(outcomes) == len(_attack_evicted.WITHIN)
+    for one in outcomes.values():
+        assert (one.result, one.control_result) == ("refused", "got"), one
+        assert "vDSO exception 14" in one.text
+        assert "the enclave is disabled: EENTER faulted, vector 14" in one.text
+
+
+def test_an_evictor_that_changes_nothing_is_not_refused(machine: Path, tmp_path: Path) -> None:
+    with _attack_evicted._machine() as vm:
+        (one,) = _attack.reported(_intruder.evictor(vm, tmp_path, "none"))
+    assert (one["result"], one["text"]) == ("not tried", "the program has what it had")
+
+
 def test_from_within_a_host_program(machine: Path) -> None:
     by_name = found("faithful", "frame", "tcs")
     assert by_name["the signal frame at an asynchronous exit"].result == "met"
@@ -106,7 +123,11 @@ def test_hostile_images(runtime: Path) -> None:
 
 def test_a_loader_that_lies(runtime: Path) -> None:
     outcomes = found("faithful", "loader")
-    assert len(outcomes) == 9
+    assert len(outcomes) == 10
+    endless = outcomes.pop("interrupted, or nothing yet, for ever")
+    assert endless.result == "got", "service is the host's to deny"
+    assert "read-interrupted: no end" in endless.text
+    assert "again" not in endless.text
     assert {one.result for one in outcomes.values()} == {"refused"}, outcomes
 
 

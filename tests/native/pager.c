@@ -11,6 +11,7 @@
 #include <sys/time.h>
 #include <time.h>
 
+#include "../../attacks/evicted_store.h"
 #include "enclave.h"
 
 static vdso_sgx_enter_enclave_t enter;
@@ -82,33 +83,6 @@ static void s_storm(void)
 
 /* ---- a hostile kernel ---- */
 
-static uint8_t *store(void)
-{
-    FILE *maps = fopen("/proc/self/maps", "r");
-    char line[512];
-    uint8_t *found = NULL;
-    while (maps && fgets(line, sizeof line, maps)) {
-        unsigned long start, end;
-        char prot[8];
-        if (sscanf(line, "%lx-%lx %7s", &start, &end, prot) == 3 && end - start == l.size + l.size / PAGE * 16 && !strcmp(prot, "rw-s"))
-            found = (uint8_t *)start;
-    }
-    if (maps)
-        fclose(maps);
-    return found;
-}
-static uint8_t *cipher(uint8_t *s, uint64_t page) { return s + heap - l.base + page * PAGE; }
-static uint8_t *tag(uint8_t *s, uint64_t page) { return s + l.size + ((heap - l.base) / PAGE + page) * 16; }
-
-static void swap(uint8_t *a, uint8_t *b, size_t size)
-{
-    for (size_t i = 0; i < size; i++) {
-        uint8_t x = a[i];
-        a[i] = b[i];
-        b[i] = x;
-    }
-}
-
 /* What the enclave makes of page `page`, then of an entry. */
 static void outcome(uint64_t page)
 {
@@ -123,28 +97,25 @@ static void outcome(uint64_t page)
 static void s_attack(const char *what)
 {
     work(PAGES_FILL, 5);
-    uint8_t *s = store();
+    struct store s = store_find(l.size);
+    const uint64_t page = heap - l.base + 3 * PAGE;
     int ret;
-    if (!s) {
+    if (!s.base) {
         printf("no store\n");
         return;
     }
     if (!strcmp(what, "flip"))
-        cipher(s, 3)[100] ^= 1;
+        store_page(s, page)[100] ^= 1;
     else if (!strcmp(what, "tag"))
-        tag(s, 3)[0] ^= 0x80;
-    else if (!strcmp(what, "swap")) {
-        swap(cipher(s, 3), cipher(s, 4), PAGE);
-        swap(tag(s, 3), tag(s, 4), 16);
-    } else if (!strcmp(what, "replay")) { /* an older version of the same page, evicted once more since */
-        uint8_t old[PAGE], old_tag[16];
-        memcpy(old, cipher(s, 3), PAGE);
-        memcpy(old_tag, tag(s, 3), 16);
+        store_tag(s, page)[0] ^= 0x80;
+    else if (!strcmp(what, "swap"))
+        store_swap(s, page, page + PAGE);
+    else if (!strcmp(what, "replay")) { /* an older version of the same page, evicted once more since */
+        struct copy old = store_keep(s, page);
         work_on(0, 0, 16, 5, 1, PAGES_FILL, &ret);
         work_on(0, 16, pages - 16, 5, 1, PAGES_FILL, &ret);
-        printf("same %d\n", !memcmp(old, cipher(s, 3), PAGE));
-        memcpy(cipher(s, 3), old, PAGE);
-        memcpy(tag(s, 3), old_tag, 16);
+        printf("same %d\n", !memcmp(old.page, store_page(s, page), PAGE));
+        store_put(s, page, &old);
     }
     outcome(3);
 }

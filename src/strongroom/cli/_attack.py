@@ -483,7 +483,10 @@ _OPEN_AT: dict[str, set[str]] = {
     "sealed": _OPEN_EVERYWHERE | _OPEN_CODE,
     "separated": _OPEN_EVERYWHERE | _OPEN_TO_ROOT,
     "faithful": _OPEN_EVERYWHERE | _OPEN_TO_ROOT,
-    "faithful (exec)": {"all memory of the process at an asynchronous exit"},
+    "faithful (exec)": {
+        "all memory of the process at an asynchronous exit",
+        "interrupted, or nothing yet, for ever",
+    },
 }
 
 

@@ -1,4 +1,7 @@
-"""The attack on evicted pages: attacks/evicted.py, step by step, against an enclave larger than its VM's EPC."""
+"""The attacks on evicted pages, against enclaves larger than their VM's EPC.
+
+attacks/evicted.py, step by step, is another process; attacks/evictor.c is the host program itself.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,29 @@ import contextlib
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from strongroom.cli._attack import GOT, MET, NOT_TRIED, REFUSED, Inside, Ordinary, Outcome, pair, program
+from strongroom.cli import _intruder
+from strongroom.cli._attack import (
+    GOT,
+    MET,
+    NOT_TRIED,
+    REFUSED,
+    Inside,
+    Ordinary,
+    Outcome,
+    pair,
+    program,
+    reported,
+)
 from strongroom.cli._machines import machines
 from strongroom.cli._projects import project
 from strongroom.errors import StrongroomError
 
 SIZE = "Standard_DC1s_v2"
 """Its EPC, 28 MiB, is less than half of what attacks/paged fills."""
+WITHIN = ("flip", "swap", "other", "replay", "twice")
+"""What attacks/evictor.c tries, each on an enclave of its own."""
 LOST = 125
 """The loader's exit status where the processor refuses every entry."""
 Attempts = list[dict[str, str]]
@@ -114,6 +132,24 @@ def attempts(start: Started) -> Attempts:
 
             found.append({**tried(target, step), "name": name})
     return found
+
+
+def from_within(_vm: str, _level: str | None) -> list[Outcome]:
+    """The host program does it, under ``exec``, in a VM of its own whose EPC the enclave exceeds."""
+
+    def control() -> Attempts:
+        evictor = str(_intruder.evictor_program())
+        return [one for attempt in WITHIN for one in reported([evictor, "--plain", attempt], "evictor")]
+
+    def enclave() -> tuple[str, Attempts]:
+        with _machine() as vm:
+            found = []
+            for attempt in WITHIN:
+                with tempfile.TemporaryDirectory(prefix="sr-attack-") as folder:
+                    found += reported(_intruder.evictor(vm, Path(folder), attempt), "evictor")
+            return "faithful (exec)", found
+
+    return pair("evictor", control, enclave)
 
 
 def evicted(_vm: str, level: str | None) -> list[Outcome]:

@@ -25,7 +25,7 @@ from strongroom.cli._attack import (
     program,
     reported,
 )
-from strongroom.cli._attack_evicted import evicted
+from strongroom.cli._attack_evicted import evicted, from_within
 from strongroom.cli._attack_late import late
 from strongroom.cli._projects import project, shipped
 
@@ -177,7 +177,7 @@ def neighbour(vm: str, level: str | None) -> list[Outcome]:
         with Inside(project("attacks/target"), vm, level) as target:
             _, marker = held(target)
             words = [sys.executable, "-m", "strongroom", "exec", "--vm", vm, "--", sys.executable]
-            words += [str(script), "--marker", marker.hex()]
+            words += [str(script), "--marker", marker.hex(), "--pid", str(target.pid), "--all"]
             return target.level, [
                 one for options in kinds for one in reported([*words, *options], script.name)
             ]
@@ -188,7 +188,7 @@ def neighbour(vm: str, level: str | None) -> list[Outcome]:
 Run = Callable[[str, str | None], list[Outcome]]
 FRAME = ("the signal frame at an asynchronous exit", "all memory of the process at an asynchronous exit")
 TCS = ("entries out of order", "the saved state is changed before the resume")
-WITHIN = frozenset({"frame", "tcs", "loader"})
+WITHIN = frozenset({"evictor", "frame", "tcs", "loader"})
 """From within a host program, by ``exec``: the level makes no difference."""
 MORE: dict[str, tuple[str, Run]] = {
     "descriptors": (
@@ -210,6 +210,7 @@ MORE: dict[str, tuple[str, Run]] = {
     ),
     "evicted": ("evicted pages of an enclave that is larger than the EPC", evicted),
     "late": ("code made at run time, in an enclave that asks for it", late),
+    "evictor": ("evicted pages, by the host program itself", from_within),
     "fuses": ("the fuses on the disk", fuses),
     "frame": (
         "what the host part is shown at an asynchronous exit",

@@ -1,4 +1,4 @@
-"""The attacks from within a host program: attacks/intruder.c and misuse.c, each with an enclave of four pages."""
+"""The attacks from within a host program, attacks/intruder.c, misuse.c and evictor.c, each with its own enclave."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import sys
 from pathlib import Path
 
 from strongroom.cli import _compiled
+from strongroom.cli._projects import shipped
 
 PAGE = 4096
 ELRANGE = 2 << 20
-BASE = 0x10000  # as in intruder.c
+BASE = 0x10000  # as in enclave_host.h
+HEAP = 0x100000
+PAGED_ELRANGE, PAGED_HEAP = 64 << 20, 14336
+"""As in evictor.c: bytes, and pages of heap."""
 # In enclave mode: count this entry at DATA, store the count where RDI points outside, leave to RCX.
 #   mov rdx, [DATA]; inc rdx; mov [DATA], rdx; mov [rdi], rdx; mov rbx, rcx; mov eax, EEXIT; enclu
 _DATA = struct.pack("<I", BASE + 3 * PAGE)
@@ -40,18 +44,23 @@ def pages(code: bytes, data: bytes = b"") -> list[tuple[int, bytes]]:
     ]
 
 
-def write_image(folder: Path, code: bytes = CODE, data: bytes = b"") -> None:
-    """``pages`` and ``sigstruct`` in ``folder``, signed with a key that is then forgotten."""
+def write_image(
+    folder: Path, code: bytes = CODE, data: bytes = b"", elrange: int = ELRANGE, heap: int = 0
+) -> None:
+    """``pages`` and ``sigstruct`` in ``folder``, signed with a key that is then forgotten; ``heap``: pages of zeros."""
     from strongroom.image import sgxs, sigstruct
     from strongroom.image.signer import KeySigner
 
-    writer = sgxs.Writer(io.BytesIO(), ELRANGE, ssa_frame_size=1)
-    for number, (flags, page) in enumerate(pages(code, data)):
+    writer = sgxs.Writer(io.BytesIO(), elrange, ssa_frame_size=1)
+    made = pages(code, data)
+    for number, (flags, page) in enumerate(made):
         writer.add_page(BASE + number * PAGE, flags, page, measured=True)
+    for number in range(heap):
+        writer.add_page(HEAP + number * PAGE, made[-1][0])
     signed = sigstruct.sign(
         sigstruct.template(writer.mrenclave(), debug=False, product=4, svn=1), KeySigner.generate()
     )
-    (folder / "pages").write_bytes(b"".join(page for _, page in pages(code, data)))
+    (folder / "pages").write_bytes(b"".join(page for _, page in made))
     (folder / "sigstruct").write_bytes(signed.pack())
 
 
@@ -72,6 +81,23 @@ def misuse(vm: str, folder: Path) -> list[str]:
     """The same for attacks/misuse.c, whose enclave holds secrets made for this run alone."""
     write_image(folder, _compiled.code("misuse_enclave", PAGE), os.urandom(32))
     return in_vm(vm, folder, program=_compiled.program("misuse"), image=folder)
+
+
+def evictor(vm: str, folder: Path, attempt: str) -> list[str]:
+    """The same for attacks/evictor.c, which makes one attempt; ``vm`` is to have less EPC than it fills."""
+
+    def make(target: Path) -> None:
+        code = _compiled.code("evictor_enclave", PAGE)
+        write_image(target, code, elrange=PAGED_ELRANGE, heap=PAGED_HEAP)
+
+    sources = [Path(__file__), shipped("attacks") / "evictor_enclave.S"]
+    made = _compiled.kept("evictor-image", sources, make)
+    return [*in_vm(vm, folder, program=evictor_program(), image=made), attempt]
+
+
+def evictor_program() -> Path:
+    """attacks/evictor.c, compiled. Raises StrongroomError."""
+    return _compiled.program("evictor", more=(shipped("attacks") / "evicted_store.h",))
 
 
 def in_vm(vm: str, folder: Path, *options: str, program: Path, image: Path) -> list[str]:
