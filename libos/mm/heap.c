@@ -357,6 +357,8 @@ long sys_mmap(const long *a)
     if (size > 1ull << 47)
         return -ENOMEM;
     size = page_up(size);
+    if (f && ((long)offset < 0 || (long)(offset + size) < 0)) /* -1 would be the file's own place */
+        return -EOVERFLOW;
     if (f && f->object && f->object->path && !(flags & MAP_FIXED) && flags & 0x800 /* MAP_DENYWRITE: a dynamic linker */)
         return object_map(f->object, size);
     if (flags & MAP_FIXED || flags & MAP_FIXED_NOREPLACE) {

@@ -137,6 +137,19 @@ CHECK(mremap_and_advice)
     EXPECT(p[4096] == 0);
     munmap(p, 1 << 20);
 }
+CHECK(mapping_far_beyond_any_file)
+{
+    int fd = memfd_create("far", 0);
+    EXPECT(write(fd, "hello", 5) == 5 && lseek(fd, 1, SEEK_SET) == 1);
+    for (int shared = 0; shared < 2; shared++)
+        for (long at = -8192; at < 0; at += 4096) {
+            errno = 0;
+            EXPECT(mmap(NULL, 8192, PROT_READ, shared ? MAP_SHARED : MAP_PRIVATE, fd, at) == MAP_FAILED && errno == EOVERFLOW);
+            EXPECT(mmap(NULL, 8192, PROT_READ, shared ? MAP_SHARED : MAP_PRIVATE, fd, 0x7ffffffffffff000) == MAP_FAILED && errno == EOVERFLOW);
+        }
+    EXPECT(lseek(fd, 0, SEEK_CUR) == 1);
+    close(fd);
+}
 CHECK(shared_mapping_is_the_file)
 {
     int fd = open("/tmp/shared", O_RDWR | O_CREAT | O_EXCL, 0600);
