@@ -90,6 +90,17 @@ void file_drop(struct file *f)
 
 struct file *file_get(int fd) { return fd >= 0 && fd < FILES_MAX && g_fd[fd].file != &g_reserved ? g_fd[fd].file : NULL; }
 
+int fd_number(const char *digits)
+{
+    int fd = 0;
+    for (const char *p = digits; *p || p == digits; p++) {
+        if (*p < '0' || *p > '9' || (p > digits && !fd) || fd >= FILES_MAX)
+            return -1;
+        fd = fd * 10 + *p - '0';
+    }
+    return fd;
+}
+
 static long fd_free(int lowest) /* the next one that nothing uses, or -EMFILE */
 {
     int most = (int)files_limit();

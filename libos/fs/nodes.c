@@ -159,12 +159,8 @@ long node_open(const char *given, int flags, struct file **file)
     for (int fd = 0; fd < 3; fd++)
         if (!strcmp(path, g_others[10 + fd]))
             return again(fd, file);
-    if (!strncmp(path, "/proc/self/fd/", 14)) {
-        int fd = 0;
-        for (const char *p = path + 14; *p >= '0' && *p <= '9' && fd < FILES_MAX; p++)
-            fd = fd * 10 + *p - '0';
-        return again(fd, file);
-    }
+    if (!strncmp(path, "/proc/self/fd/", 14))
+        return again(fd_number(path + 14), file);
     for (size_t i = 0; i < COUNT(g_texts); i++) {
         if (strcmp(path, g_texts[i].path))
             continue;

@@ -478,10 +478,7 @@ long fs_readlink(const char *given, char *to, u64 size)
     if (ret)
         return ret;
     if (!strncmp(path, "/proc/self/fd/", 14)) {
-        int fd = 0;
-        for (const char *p = path + 14; *p >= '0' && *p <= '9'; p++)
-            fd = fd * 10 + *p - '0';
-        struct file *f = file_get(fd);
+        struct file *f = file_get(fd_number(path + 14));
         if (!f)
             return -ENOENT;
         const char *name = f->path ? f->path : f->type == FILE_PIPE ? "pipe:[512]" : "anon:[file]";

@@ -2,8 +2,9 @@
  * Inside of the LibOS: what its files share. Freestanding, no vector registers (the program's stay live in
  * them during a system call), no stack protector, no TLS; GS base is struct thread.
  *
- * Locks: g_lock, one for all, held by every system call handler and given up around whatever may wait
- * (unlock_for_ocall). The handler at CSSA 1 takes no lock: it sets signal bits and rewrites the saved frame.
+ * Locks: g_lock, one for all, held by every system call handler and given up around whatever may wait (park, host_wait,
+ * host_slow); what of the program's memory is used afterwards is checked again (user_hold). The handler at CSSA 1 takes no
+ * lock: it sets signal bits and rewrites the saved frame.
  */
 #ifndef STRONGROOM_LIBOS_H
 #define STRONGROOM_LIBOS_H
@@ -238,6 +239,7 @@ struct file *file_named(enum file_type type, const char *path, u32 flags); /* wi
 void file_drop(struct file *f);
 void names_forget(struct file *f);
 struct file *file_get(int fd); /* borrowed, until something waits (g_lock is given up); NULL: EBADF */
+int fd_number(const char *digits); /* of a name in /proc/self/fd; -1: none */
 long file_install(struct file *f, int lowest, bool cloexec); /* takes the reference; fd or -EMFILE */
 /* A number before the wait, so that nothing is taken that has no place then; fd_fill gives it its file, or back with the error. */
 long fd_reserve(void);

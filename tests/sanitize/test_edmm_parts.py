@@ -34,8 +34,8 @@ def test_a_chunk_comes_at_once(heap: Callable[..., str]) -> None:
 
 
 def test_a_page_that_was_swapped_is_not_taken(heap: Callable[..., str]) -> None:
-    """The host puts a fresh page, zero, in the place of one in use: accepted a second time, what was in it would be lost
-    without a word. The enclave stands still in place of that; the control is the page that nobody swapped."""
+    """The host puts a fresh page, zero, in the place of one in use: accepted a second time, what was in it would be
+    lost without a word. The enclave stands still in place of that; the control is the page that nobody swapped."""
     assert heap("touch", LOW) == "there"
     assert heap("swap", LOW) == "done"
     assert heap("touch", LOW) == "stands still"
@@ -83,7 +83,11 @@ def test_a_host_that_does_not_remove_what_was_trimmed(sanitized: Callable[[str],
     lines = [f"touch {at:x} 0" for at in range(LOW, LOW + size, CHUNK)]
     lines += ["removes 0 0", f"unused {LOW:x} {LOW + size:x}"]
     done = subprocess.run(
-        [str(sanitized("edmm_parts"))], input="\n".join(lines), capture_output=True, text=True, env=ENVIRONMENT
+        [str(sanitized("edmm_parts"))],
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
     )
     assert done.returncode == 3
     assert done.stdout.splitlines()[-1] == "bug: the host did not remove a page that was trimmed"

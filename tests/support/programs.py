@@ -29,14 +29,16 @@ def need_gcc() -> str:
 
 def compile_c(directory: Path, name: str, source: str, *options: str) -> Path:
     """Compile ``source`` to ``directory/name``; skips where gcc is missing or cannot (no static libc, no -m32)."""
-    gcc = need_gcc()
+    words = [need_gcc(), "-O1", "-x", "c", "-", "-o", str(directory / name), *options]
     directory.mkdir(parents=True, exist_ok=True)
     program = directory / name
-    done = subprocess.run(
-        [gcc, "-O1", "-x", "c", "-", "-o", str(program), *options], input=source, text=True, capture_output=True,
-        timeout=60, check=False,
-    )  # fmt: skip
+
+    def compiled(text: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(words, input=text, text=True, capture_output=True, timeout=60, check=False)
+
+    done = compiled(source)
     if done.returncode:
+        assert compiled("int main(void) { return 0; }").returncode, f"it is the source: {done.stderr}"
         pytest.skip(f"gcc cannot make this here: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     return program
 

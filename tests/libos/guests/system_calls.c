@@ -137,6 +137,17 @@ CHECK(mremap_and_advice)
     EXPECT(p[4096] == 0);
     munmap(p, 1 << 20);
 }
+CHECK(names_of_descriptors)
+{
+    char room[64], target[64];
+    static const char *const none[] = {"", "x", "1x", "-1", "01", "4294967297", "18446744073709551617", "1024"};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        snprintf(room, sizeof room, "/proc/self/fd/%s%s", none[i], *none[i] ? "" : "?");
+        EXPECT_ERROR(open(room, O_RDONLY), ENOENT);
+        EXPECT_ERROR(readlink(room, target, sizeof target), ENOENT);
+    }
+    EXPECT(readlink("/proc/self/fd/1", target, sizeof target) > 0);
+}
 CHECK(mapping_far_beyond_any_file)
 {
     int fd = memfd_create("far", 0);
