@@ -4,10 +4,11 @@ VENV    := .venv
 BUILD   := $(CURDIR)/build/native
 JOBS    ?= 2
 PYTEST  ?=
+WHEELS  ?= build/wheels
 export PYTHON
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo test faults fuzz bench conformance machine lint lock clean
+.PHONY: help setup build demo test faults fuzz bench conformance packages machine lint lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-20s%s\n", $$1, $$2}'
@@ -38,6 +39,11 @@ bench: build ## every figure of the design's table, into docs/benchmarks.md (FAM
 
 conformance: build ## CPython's own tests inside and outside, and docs/conformance.md from them (half an hour)
 	@$(VENV)/bin/python -m conformance --numpy --write $(CONFORMANCE)
+
+packages: build ## popular packages inside and outside, and docs/packages.md from them (network: they go into WHEELS=build/wheels)
+	@test -x $(WHEELS)/bin/python || $(VENV)/bin/python -m venv $(WHEELS)
+	@$(VENV)/bin/python -m conformance.packages --list | xargs $(WHEELS)/bin/python -m pip install -q
+	@$(VENV)/bin/python -m conformance.packages --python $(WHEELS)/bin/python --write $(PACKAGES)
 
 machine: build ## a command in a throwaway guest with another kernel, in software: COMMAND='uname -a' OPTIONS='--append secretmem.enable=1'
 	@$(VENV)/bin/python tools/machine/machine.py $(OPTIONS) -- $(COMMAND)

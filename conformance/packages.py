@@ -273,8 +273,8 @@ HEAD = """# Packages inside
 Made by `{command}` (CPython {python}, {cpus} processors, Linux {kernel}). Each is a
 small program of `conformance/programs/`, run in a fresh enclave of a {size} VM and in a fresh ordinary
 process of the same interpreter, by the wheels of PyPI as they are. *alike*: the same standard output and status, the
-same answers where it is a server that is called from outside. **{alike} of {total} are alike**; the others differ as
-the note says.
+same answers where it is a server that is called from outside. **{alike} of {total} are alike**; what
+differs has its reason in the note.
 
 *Manifest* is all that `enclave.toml` needs beyond `main` and `packages` (defaults: `memory = "32M"`, `threads = 4`).
 *EPC* is the whole image, its heap included; `strongroom fit` says which VM sizes hold it. *Seconds* are of one run, its
@@ -293,7 +293,9 @@ TAIL = """
   up to 40 for ordinary functions. One too many is said (`a thread is refused`).
 - **other processes** (multiprocessing, subprocess, joblib's default, gunicorn): refused, and said with the name of who
   asked. Threads in their place: `ThreadPool`, `ThreadPoolExecutor`, joblib's `backend="threading"`.
-- **code made at run time** (numba, callbacks of ctypes and cffi, a library's own probes): docs/deviations.md.
+- **code made at run time**: callbacks of ctypes and cffi need `late_code` ([manifest.md](manifest.md)).
+  What first writes memory and then makes it executable by `mprotect` is refused with it too:
+  [deviations.md](deviations.md).
 - **files**: `/tmp` can be written, the home folder cannot: what caches there takes a variable (`[env] HOME = "/tmp"`).
 """
 

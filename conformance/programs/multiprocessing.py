@@ -1,7 +1,7 @@
 # /// script
-# dependencies = ["joblib"]
+# dependencies = []
 # [tool.strongroom]
-# memory = "96M"
+# memory = "64M"
 # threads = 8
 # [tool.conformance]
 # differs = "an enclave cannot be copied: use threads"
@@ -12,8 +12,6 @@ import multiprocessing
 import subprocess
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.pool import ThreadPool
-
-from joblib import Parallel, delayed
 
 
 def attempt(name, what):
@@ -38,5 +36,4 @@ if __name__ == "__main__":
     attempt("spawn", lambda: by_pool("spawn"))
     attempt("executor", by_executor)
     attempt("subprocess", lambda: subprocess.run(["true"], check=True).returncode)
-    attempt("joblib", lambda: Parallel(n_jobs=2)(delayed(abs)(n) for n in (-1, 2)))
     attempt("threads", lambda: ThreadPool(2).map(abs, [-1, 2]))
