@@ -168,6 +168,8 @@ enum edmm_answer { EDMM_NOT_MINE, EDMM_AGAIN, EDMM_LOST };
 enum edmm_answer edmm_fault(u64 address, u32 error);
 void edmm_used(u64 at, u64 end);
 void edmm_unused(u64 from, u64 to);
+bool edmm_may_execute(void);              /* late_code on SGX2: the heap's pages can become executable, too */
+long edmm_execute(u64 at, u64 size);
 int mm_list(char *to, size_t size);
 /* mm/late.c: code made at run time */
 void late_start(void);
@@ -179,6 +181,8 @@ void late_unmap(u64 at, u64 size);
 long late_protect(u64 at, u64 size, u32 prot);
 void late_zero(u64 at, u64 size);
 int late_list(char *to, size_t size);
+bool late_good(const struct file *f, u32 flags); /* whether what is mapped so may be code */
+long late_full(void);
 long late_refuse(const struct file *f, bool shared);
 void objects_start(void);
 const struct boot_object *object_of(const char *path);

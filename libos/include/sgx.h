@@ -5,6 +5,7 @@
 #define SGX_EGETKEY 1
 #define SGX_EEXIT 4
 #define SGX_EACCEPT 5
+#define SGX_EMODPE 6
 #ifndef __ASSEMBLER__
 #include <stddef.h>
 #include <stdint.h>

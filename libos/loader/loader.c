@@ -106,7 +106,7 @@ static const uint8_t *map_file(int fd, const char *name, uint64_t *size)
 }
 
 static int g_device = -1;               /* kept where the heap grows and shrinks */
-static struct { uint64_t base, size; } g_heap; /* SGX2: room for pages to come; from the boot information, size 0: none */
+static struct { uint64_t base, size; int prot; } g_heap; /* SGX2: room for pages to come; from the boot information, size 0: none */
 
 struct area { uint64_t start, end; int prot; };
 static struct area *g_area;
@@ -234,6 +234,7 @@ static int image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
             if (info->magic == BOOT_MAGIC && info->flags & BOOT_EDMM) {
                 g_heap.base = info->heap_base;
                 g_heap.size = info->heap_size;
+                g_heap.prot = PROT_READ | PROT_WRITE | (info->late_size ? PROT_EXEC : 0);
             }
         }
         if (measured)
@@ -247,7 +248,7 @@ static int image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
                                     : (flags & 1 ? PROT_READ : 0) | (flags & 2 ? PROT_WRITE : 0) | (flags & 4 ? PROT_EXEC : 0));
     }
     if (g_heap.size)
-        area_add(g_heap.base, g_heap.size, PROT_READ | PROT_WRITE);
+        area_add(g_heap.base, g_heap.size, g_heap.prot);
     step_done("added");
     struct sgx_enclave_init init = {(uint64_t)sig};
     int ret = ioctl(device, SGX_IOC_ENCLAVE_INIT, &init);

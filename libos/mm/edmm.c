@@ -2,6 +2,7 @@
  * The heap on SGX2: no page of it is in the image. A page comes, zero, when it is first touched: the fault handler at CSSA 1
  * accepts (EACCEPT) a chunk of 16 at once. What the host adds on its own counts for nothing until it is accepted here.
  * Large ranges that were given back leave the EPC again: trimmed by the host, accepted here, removed by the host.
+ * With late_code a page can be made executable (EMODPE), up to that size; it stays so until it leaves the EPC.
  */
 #include "libos.h"
 #include "../sys/sys.h"
@@ -10,6 +11,7 @@
 #define KEPT (64ull << 20) /* accepted memory that nobody uses stays up to this: the next allocation has it at once */
 #define SECINFO_R 1ull
 #define SECINFO_W 2ull
+#define SECINFO_X 4ull
 #define SECINFO_PENDING 8ull
 #define SECINFO_MODIFIED 0x10ull
 #define SECINFO_REG 0x200ull
@@ -109,11 +111,92 @@ void edmm_used(u64 at, u64 end)
         g_unused -= min64(g_unused, taken_in(at, end));
 }
 
+/* ---- pages that were made executable ---- */
+static struct range { u64 start, end; } g_exec[256]; /* no two meet */
+static u32 g_execs;
+static u64 g_exec_bytes;
+
+/* The next part of [at, end) that is executable (`*exec`) or is not, from `at` on; where it ends. */
+static u64 part_of(u64 at, u64 end, bool *exec)
+{
+    u64 stop = end;
+    for (u32 i = 0; i < g_execs; i++) {
+        if (at >= g_exec[i].start && at < g_exec[i].end) {
+            *exec = true;
+            return min64(end, g_exec[i].end);
+        }
+        if (g_exec[i].start > at)
+            stop = min64(stop, g_exec[i].start);
+    }
+    *exec = false;
+    return stop;
+}
+
+/* They leave the EPC: what comes in their place is data. */
+static void exec_gone(u64 from, u64 to)
+{
+    for (u32 i = 0; i < g_execs; i++) {
+        struct range r = g_exec[i];
+        u64 low = r.start > from ? r.start : from, high = min64(r.end, to);
+        if (low >= high)
+            continue;
+        g_exec_bytes -= high - low;
+        g_exec[i] = (struct range){r.start, low};
+        if (high < r.end && r.start < low && g_execs == sizeof g_exec / sizeof *g_exec)
+            g_exec_bytes -= r.end - high; /* no place in the list: the rest counts no more, and stays executable */
+        else if (high < r.end && r.start < low)
+            g_exec[g_execs++] = (struct range){high, r.end};
+        else if (high < r.end)
+            g_exec[i] = (struct range){high, r.end};
+        else if (low == r.start)
+            g_exec[i--] = g_exec[--g_execs];
+    }
+}
+
+bool edmm_may_execute(void) { return g_high && boot()->late_size; }
+
+/* EMODPE of the heap's pages in the range that are not executable yet: 0, -EACCES where there is no such thing, -ENOMEM. */
+long edmm_execute(u64 at, u64 size)
+{
+    struct { u64 flags, reserved[7]; } __attribute__((aligned(64))) secinfo = {SECINFO_REG | SECINFO_R | SECINFO_W | SECINFO_X, {0}};
+    u64 end = at + size, wanted = 0;
+    u32 parts = 0;
+    bool exec;
+    if (!edmm_may_execute() || at < g_low || end > g_high)
+        return -EACCES;
+    for (u64 from = at, to; from < end; from = to) {
+        to = part_of(from, end, &exec);
+        wanted += exec ? 0 : to - from;
+        parts += !exec;
+    }
+    if (wanted > boot()->late_size - g_exec_bytes || g_execs + parts > sizeof g_exec / sizeof *g_exec)
+        return late_full();
+    for (u64 from = at, to; from < end; from = to) {
+        to = part_of(from, end, &exec);
+        if (exec)
+            continue;
+        for (u64 page = from; page < to; page += PAGE) {
+            (void)*(volatile u8 *)page; /* it comes, where it is not there yet */
+            libos_enclu(SGX_EMODPE, &secinfo, (const void *)page, NULL);
+        }
+        u32 i = 0; /* the one before grows, where there is one */
+        while (i < g_execs && g_exec[i].end != from)
+            i++;
+        if (i < g_execs)
+            g_exec[i].end = to;
+        else
+            g_exec[g_execs++] = (struct range){from, to};
+        g_exec_bytes += to - from;
+    }
+    return 0;
+}
+
 /* Chunks [from, to) leave the EPC, or as many of them as the host trims; a chunk that went in part is made whole again. */
 static void give_back(u64 from, u64 to)
 {
     long trimmed = bounded(ocall(OCALL_TRIM, 0, from, to - from, 0, 0, 0, 0), to - from);
     u64 size = trimmed > 0 ? page_down((u64)trimmed) : 0, whole = size / CHUNK * CHUNK;
+    exec_gone(from, from + size);
     for (u64 done = 0; done < size; done += PAGE)
         if (accept(from + done, SECINFO_TRIM | SECINFO_MODIFIED))
             libos_bug("the host did not trim a page that it says it did");

@@ -377,7 +377,8 @@ long sys_mmap(const long *a)
         g_lacking = 0; /* of the heap */
         return late_answer;
     }
-    if (late || prot & PROT_EXEC)
+    bool fixed_heap = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) && heap_range(hint, size);
+    if (late || (prot & PROT_EXEC && !(fixed_heap && edmm_may_execute() && late_good(f, flags))))
         return late_refuse(f, flags & MAP_SHARED); /* measured pages only: SGX1 cannot make others executable */
     if (size > g_high - g_low) {
         g_lacking = reserved ? 0 : size;
@@ -422,7 +423,8 @@ long sys_mmap(const long *a)
         take_out_user(at, at + size); /* what another thread has put there meanwhile goes, too, but nothing of the LibOS's */
         return bad_fill;
     }
-    return (long)at;
+    long no_code = prot & PROT_EXEC ? edmm_execute(at, size) : 0;
+    return no_code ? no_code : (long)at;
 }
 
 long sys_munmap(const long *a)
@@ -454,10 +456,11 @@ long sys_mprotect(const long *a)
         return object_protect(o, at, size, (int)prot);
     if (late_at(at))
         return late_protect(at, size, prot);
-    if (prot & PROT_EXEC)
-        return late_refuse(NULL, false);
     if (!heap_range(at, size) || has_kernel(at, size))
         return -ENOMEM;
+    long no_code = prot & PROT_EXEC ? edmm_execute(at, size) : 0;
+    if (no_code)
+        return no_code == -EACCES ? late_refuse(NULL, false) : no_code;
     if (at < g_brk)
         return 0;
     /* A reservation that becomes memory is zeroed now. */

@@ -64,12 +64,26 @@ void late_unmap(u64 at, u64 size)
 }
 
 /* Native code of these is as good as data: measured with the image, or made inside. An encrypted file's would not stay secret. */
-static bool good(const struct file *f) { return !f || f->type == FILE_PACK || f->type == FILE_TMP; }
+bool late_good(const struct file *f, u32 flags)
+{
+    /* A mapping is a copy: what another mapping of the file writes would not be seen. */
+    return !f || ((f->type == FILE_PACK || f->type == FILE_TMP) && !(flags & MAP_SHARED));
+}
+
+/* Said once. */
+long late_full(void)
+{
+    static bool said;
+    if (!said)
+        say("strongroom: late_code is full: write a larger one than %lu KiB in enclave.toml", boot()->late_size >> 10);
+    said = true;
+    return -ENOMEM;
+}
 
 long late_map(u64 hint, u64 size, u32 prot, u32 flags, struct file *f, u64 offset)
 {
     bool fixed = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE);
-    if (!good(f) || (f && flags & MAP_SHARED)) /* a copy: what another mapping writes would not be seen */
+    if (!late_good(f, flags))
         return -EACCES;
     if (fixed && (hint & (PAGE - 1) || !inside(hint, size)))
         return -ENOMEM;
@@ -77,13 +91,8 @@ long late_map(u64 hint, u64 size, u32 prot, u32 flags, struct file *f, u64 offse
         if (*page_of(at) & LATE_USED)
             return -EEXIST;
     u64 at = fixed ? hint : find(size);
-    if (!at) {
-        static bool said;
-        if (!said)
-            say("strongroom: late_code is full: write a larger one than %lu KiB in enclave.toml", boot()->late_size >> 10);
-        said = true;
-        return -ENOMEM;
-    }
+    if (!at)
+        return late_full();
     take(at, size, prot);
     user_hold(at, size, true); /* reading may wait */
     for (u64 done = 0; f && done < size;) {
@@ -149,7 +158,7 @@ long late_refuse(const struct file *f, bool shared)
     else if (!said) {
         said = true;
         if (g_page)
-            say("strongroom: memory that was not mapped with PROT_EXEC cannot be made executable (a just-in-time compiler?)");
+            say("strongroom: memory that was not mapped with PROT_EXEC cannot be made executable on SGX1 (a just-in-time compiler?): edmm = true and an SGX2 size can");
         else
             say("strongroom: code made at run time is refused (a callback of ctypes or cffi, a just-in-time compiler): "
                 "late_code = \"1M\" in enclave.toml lets it run");

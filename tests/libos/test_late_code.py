@@ -10,7 +10,7 @@ import pytest
 from support.guests import GUESTS, Guests, Outcome, checks_of, outside
 from support.programs import compile_c
 
-GUEST, PYTHON = "late_code.c", "late_python.py"
+GUEST, HEAP, PYTHON = "late_code.c", "late_heap.c", "late_python.py"
 
 
 @pytest.fixture(scope="module")
@@ -44,21 +44,49 @@ def test_late_code(late: Outcome, check: str) -> None:
     late.assert_ok(check)
 
 
-def test_control(files: dict[str, str | bytes | Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("guest", [GUEST, HEAP])
+def test_control(
+    guest: str,
+    files: dict[str, str | bytes | Path],
+    heap_files: dict[str, str | bytes | Path],
+    tmp_path: Path,
+) -> None:
     """Linux itself answers so."""
-    for name, path in files.items():
+    for name, path in (files | heap_files).items():
         assert isinstance(path, Path)
         (tmp_path / name).write_bytes(path.read_bytes())
         (tmp_path / name).chmod(0o755)
     done = subprocess.run(
-        [str(tmp_path / "late")],
+        [str(tmp_path / ("late" if guest == GUEST else "heap"))],
         capture_output=True,
         text=True,
         timeout=60,
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
     )
-    assert Outcome.of(done).said == dict.fromkeys(checks_of(GUEST), ""), done.stderr
+    assert Outcome.of(done).said == dict.fromkeys(checks_of(guest), ""), done.stderr
+
+
+@pytest.fixture(scope="module")
+def heap_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | bytes | Path]:
+    directory = tmp_path_factory.mktemp("heap")
+    options = (f"-I{GUESTS}", "-Wall", "-Wextra", "-Werror")
+    wide = ("-shared", "-fPIC", "-Wl,-z,max-page-size=0x200000,-z,noseparate-code")
+    return {
+        "heap": compile_c(directory, "heap", (GUESTS / HEAP).read_text(), *options),
+        "wide.bin": compile_c(directory, "wide.bin", (GUESTS / "late_library.c").read_text(), *wide),
+    }
+
+
+@pytest.fixture(scope="module")
+def heap(guests: Guests, heap_files: dict[str, str | bytes | Path]) -> Outcome:
+    manifest = '[enclave]\nmain = "heap"\nmemory = "160M"\nlate_code = "8M"\nedmm = true\n'
+    return Outcome.of(guests.run(guests.build("heap", heap_files, manifest), timeout=60))
+
+
+@pytest.mark.parametrize("check", checks_of(HEAP))
+def test_memory_made_executable(heap: Outcome, check: str) -> None:
+    heap.assert_ok(check)
 
 
 @pytest.fixture(scope="module")
