@@ -236,15 +236,13 @@ static bool for_runs(struct enclave *e, uint64_t start, uint64_t end, int prot, 
                 break;
         }
         if (shown) {
-            if (map) {
-                /* The copy is, as the library's view, not for a forked child. */
-                long r = 0;
-                if (!warm_show(entry & EPCM_ADDRESS, at - start, start))
-                    r = sys(__NR_mremap, entry & EPCM_ADDRESS, 0, at - start, MREMAP_MAYMOVE | MREMAP_FIXED, start);
-                if (!MAPPED(r))
-                    fatal("no second view of enclave memory: is RLIMIT_MEMLOCK or vm.max_map_count too low?");
-            }
-            all &= !sys(__NR_mprotect, start, at - start, effective);
+            bool shut = map && warm_show(entry & EPCM_ADDRESS, at - start, start);
+            /* The copy is, as the library's view, not for a forked child. */
+            if (map && !shut &&
+                !MAPPED(sys(__NR_mremap, entry & EPCM_ADDRESS, 0, at - start, MREMAP_MAYMOVE | MREMAP_FIXED, start)))
+                fatal("no second view of enclave memory: is RLIMIT_MEMLOCK or vm.max_map_count too low?");
+            if (!shut || effective)
+                all &= !sys(__NR_mprotect, start, at - start, effective);
         }
         start = at;
     }

@@ -285,7 +285,7 @@ void warm_start(uint64_t data_pages, uint64_t exec_pages);
 uint64_t warm_take(uint64_t *size, bool exec);
 /* Whether the page was touched ahead and holds zeros all the same. */
 bool warm_zero(uint64_t view);
-/* Puts the second mapping of warm pages at `at`; false where they have none any more. */
+/* Puts the second mapping of warm pages at `at`, with PROT_NONE; false where they have none any more. */
 bool warm_show(uint64_t view, uint64_t size, uint64_t at);
 /* device/tamper.c */
 void tamper_open(struct enclave *e);

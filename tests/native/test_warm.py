@@ -19,6 +19,24 @@ def test_an_enclave_out_of_warm_memory(machine: Machine, warm: str) -> None:
         assert out.endswith("out 0x2a\n")
 
 
+def test_what_the_program_will_see_waits_shut(machine: Machine) -> None:
+    """As an enclave is until its first entry: a start does not have to shut it, page by page."""
+    code, out, _ = machine.program("/bin/cat", "/proc/self/maps", options=("--warm", "96:80"))
+    assert code == 0
+    found: dict[str, list[str]] = {}
+    for line in out.splitlines():
+        addresses, rights, _, _, _, *name = line.split()
+        begin, end = (int(word, 16) for word in addresses.split("-"))
+        for pages, what in ((96, "/secretmem"), (80, "/memfd:sgx-epc")):
+            if end - begin == pages * 4096 and name[:1] == [what]:
+                found.setdefault(what, []).append(rights)
+    assert sorted(found.pop("/memfd:sgx-epc")) == ["---s", "rw-s"]
+    assert [sorted(rights) for rights in found.values()] in (
+        [],
+        [["---s", "rw-s"]],
+    )  # no secret memory, or some
+
+
 @pytest.mark.parametrize("warm", ["x", "1:2:3", "-1:1", "99999999:1"])
 def test_a_number_of_pages_that_is_none(machine: Machine, warm: str) -> None:
     code, _, err = machine.program("/bin/true", options=("--warm", warm))
