@@ -50,15 +50,21 @@ static struct unix_socket *socket_new(int type)
 
 static struct file *file_of(struct unix_socket *s, u32 flags)
 {
-    struct file *f = s ? file_new(FILE_UNIX, O_RDWR | (flags & O_NONBLOCK)) : NULL;
+    struct file *f = file_new(FILE_UNIX, O_RDWR | (flags & O_NONBLOCK));
     if (f) {
         f->unix_socket = s;
         f->socket = true;
-    } else if (s)
+    }
+    return f;
+}
+struct file *unix_new(int type, u32 flags)
+{
+    struct unix_socket *s = socket_new(type);
+    struct file *f = s ? file_of(s, flags) : NULL;
+    if (s && !f)
         unix_drop(s);
     return f;
 }
-struct file *unix_new(int type, u32 flags) { return file_of(socket_new(type), flags); }
 
 long unix_pair(int type, u32 flags, struct file **one, struct file **two)
 {
@@ -300,12 +306,13 @@ long unix_accept(struct file *f, u32 flags, struct file **file)
             return bad;
     }
     struct unix_socket *server = s->pending;
+    if (!(*file = file_of(server, flags)))
+        return -ENOMEM; /* the connection stays */
     s->pending = server->next_pending;
     s->pending_count--;
     server->next_pending = NULL;
     poll_wake();
-    *file = file_of(server, flags);
-    return *file ? 0 : -ENOMEM;
+    return 0;
 }
 
 long unix_shutdown(struct file *f, long how)

@@ -8,10 +8,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 /* ---- a key that is no longer needed ---- */
@@ -88,6 +90,24 @@ CHECK(half_a_folder_is_none)
         munmap(g_taken[i], g_sizes[i]);
     EXPECT(names(folder) == 2002);
     close(folder);
+}
+
+CHECK(connection_without_memory)
+{
+    struct sockaddr_un to = {AF_UNIX, "\0memory"};
+    int listening = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0), client = socket(AF_UNIX, SOCK_STREAM, 0), fds[1000], n = 0, fd;
+    EXPECT(bind(listening, (void *)&to, 9) == 0 && listen(listening, 4) == 0 && connect(client, (void *)&to, 9) == 0);
+    int taken = take_all();
+    while (n < 1000 && (fds[n] = epoll_create1(0)) >= 0) /* what is left for descriptors */
+        n++;
+    EXPECT(n < 1000 && errno == ENOMEM);
+    EXPECT_ERROR(accept(listening, NULL, NULL), ENOMEM);
+    while (n > 0)
+        close(fds[--n]);
+    EXPECT((fd = accept(listening, NULL, NULL)) >= 0); /* it was still there */
+    for (int i = 0; i < taken; i++)
+        munmap(g_taken[i], g_sizes[i]);
+    close(fd), close(client), close(listening);
 }
 
 /* ---- sockets in sockets' queues ---- */
