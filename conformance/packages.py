@@ -277,8 +277,8 @@ same answers where it is a server that is called from outside. **{alike} of {tot
 differs has its reason in the note.
 
 *Manifest* is all that `enclave.toml` needs beyond `main` and `packages` (defaults: `memory = "32M"`, `threads = 4`).
-*EPC* is the whole image, its heap included; `strongroom fit` says which VM sizes hold it. *Seconds* are of one run, its
-start included, outside and inside, on a machine that did other things as well: an order of magnitude and no benchmark.
+*EPC* is the whole image, its heap included but for `edmm`; `strongroom fit` says which sizes hold it. *Seconds* are of
+one run, its start included, outside and inside, beside other work on the machine: an order of magnitude, no benchmark.
 
 | packages | outcome | manifest | EPC, MiB | seconds | note |
 | --- | --- | --- | ---: | ---: | --- |
@@ -289,15 +289,14 @@ TAIL = """
 - **memory**: what is missing is said on standard error (`out of memory: ... raise memory`), once; what the library
   itself says of it may be anything. OpenBLAS (numpy, scipy) takes 32 MiB a thread, and numpy and scipy have one each.
   On DCsv3 and DCdsv3 sizes `edmm = true` with a large `memory` spares the counting: the heap costs what is used of it
-  (`python -m conformance.packages --edmm`: the same outcomes).
+  (`python -m conformance.packages --edmm` tries them all so).
 - **threads**: all threads of all libraries count. The processors that a program sees are the host's or `threads`,
   whichever is less; OpenBLAS and OpenMP start as many each. `asyncio.to_thread` starts processors + 4, a web framework
   up to 40 for ordinary functions. One too many is said (`a thread is refused`).
 - **other processes** (multiprocessing, subprocess, joblib's default, gunicorn): refused, and said with the name of who
   asked. Threads in their place: `ThreadPool`, `ThreadPoolExecutor`, joblib's `backend="threading"`.
-- **code made at run time**: callbacks of ctypes and cffi need `late_code` ([manifest.md](manifest.md)).
-  What first writes memory and then makes it executable by `mprotect` is refused with it too:
-  [deviations.md](deviations.md).
+- **code made at run time**: callbacks of ctypes and cffi need `late_code` ([manifest.md](manifest.md)). What first
+  writes memory and then makes it executable (compilers, as numba's) needs `edmm = true` too, on DCsv3 and DCdsv3 sizes.
 - **files**: `/tmp` can be written, the home folder cannot: what caches there takes a variable (`[env] HOME = "/tmp"`).
 """
 
