@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from strongroom.machine import level as levels
 from support.guests import GUESTS, Guests, Outcome, checks_of, outside
 from support.programs import compile_c
 
@@ -32,11 +33,25 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | bytes | P
     return {"late": program, "plugin.bin": library}
 
 
-@pytest.fixture(scope="module", params=["sgx1", "edmm"])
-def late(request: pytest.FixtureRequest, guests: Guests, files: dict[str, str | bytes | Path]) -> Outcome:
-    more = "edmm = true\n" if request.param == "edmm" else ""
-    manifest = f'[enclave]\nmain = "late"\nmemory = "16M"\nthreads = 3\nlate_code = "256K"\n{more}'
-    return Outcome.of(guests.run(guests.build(f"late-{request.param}", files, manifest), timeout=60))
+@pytest.fixture(scope="module")
+def projects(guests: Guests, files: dict[str, str | bytes | Path]) -> dict[bool, Path]:
+    """By whether the heap is EDMM's."""
+    manifest = '[enclave]\nmain = "late"\nmemory = "16M"\nthreads = 3\nlate_code = "256K"\n'
+    return {
+        edmm: guests.build(f"late-{edmm}", files, manifest + ("edmm = true\n" if edmm else ""))
+        for edmm in (False, True)
+    }
+
+
+@pytest.fixture(scope="module", params=["sealed", "separated", "faithful", "edmm"])
+def late(request: pytest.FixtureRequest, guests: Guests, projects: dict[bool, Path]) -> Outcome:
+    order = list(levels.Level)
+    best, edmm = levels.best(levels.find_facts()), request.param == "edmm"
+    level = str(best) if edmm else request.param
+    if order.index(levels.Level(level)) < order.index(best):
+        pytest.skip(f"level {level} is more than this machine gives")
+    words = ["run", "--vm", "guests", "--level", level, str(projects[edmm])]
+    return Outcome.of(guests.strongroom(*words, timeout=60))
 
 
 @pytest.mark.parametrize("check", checks_of(GUEST))
