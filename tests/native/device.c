@@ -2,7 +2,7 @@
  * The device by the uapi header, a step at a time. Usage: device [FILE.sig]. Reads steps from its input, a line each,
  * numbers in hexadecimal, and prints what came of each but of those that only set something:
  *   secs OFFSET SIZE VALUE | info OFFSET VALUE | source OFFSET VALUE | from ADDRESS          (set; from 0: the source page)
- *   open FLAGS | close | create | add OFFSET LENGTH [FLAGS] | init | provision FD | ioctl NUMBER ARGUMENT
+ *   open FLAGS | close | create | add OFFSET LENGTH [FLAGS] | init | provisioner (opens its device) | provision FD (ffff: that) | ioctl NUMBER ARGUMENT
  *   map OFFSET LENGTH PROT FLAGS [FILE-OFFSET] | protect OFFSET LENGTH PROT | unmap OFFSET LENGTH | advise OFFSET LENGTH ADVICE
  *   orphan OFFSET LENGTH (ADD_PAGES, and in the midst of it the last descriptor is closed and others are opened)
  *   personality FLAGS | peek OFFSET WRITE | beside OFFSET LENGTH (ADD_PAGES, and in the midst of it another ioctl) | clock (milliseconds since the last one)
@@ -32,7 +32,7 @@ _Alignas(4096) static struct sgx_secs secs = {.size = 0x100000, .ssa_frame_size 
 _Alignas(4096) static uint8_t source[16 * PAGE], signature[PAGE];
 _Alignas(64) static uint64_t info[8] = {0x203};
 static uint64_t from;
-static int fd = -1;
+static int fd = -1, provisioner = -1;
 static sigjmp_buf again;
 static volatile int seen_signal, seen_code;
 
@@ -139,8 +139,12 @@ static void step(const char *verb, const uint64_t *a)
         printf("%s count %lld\n", told(r), (long long)count);
     } else if (!strcmp(verb, "init"))
         printf("%s\n", told(ioctl(fd, SGX_IOC_ENCLAVE_INIT, &(struct sgx_enclave_init){(uint64_t)signature})));
-    else if (!strcmp(verb, "provision"))
-        printf("%s\n", told(ioctl(fd, SGX_IOC_ENCLAVE_PROVISION, &(struct sgx_enclave_provision){a[0]})));
+    else if (!strcmp(verb, "provisioner"))
+        printf("%s\n", told(provisioner = open("/dev/sgx_provision", O_RDWR)));
+    else if (!strcmp(verb, "provision")) {
+        struct sgx_enclave_provision p = {a[0] == 0xffff ? (uint64_t)provisioner : a[0]};
+        printf("%s\n", told(ioctl(fd, SGX_IOC_ENCLAVE_PROVISION, &p)));
+    }
     else if (!strcmp(verb, "ioctl"))
         printf("%s\n", told(ioctl(fd, _IOW(SGX_MAGIC, a[0], uint64_t), a[1])));
     else if (!strcmp(verb, "map"))

@@ -234,7 +234,19 @@ def test_init_of_what_needs_a_right(
     assert init(machine, signature, secs(48, 8, wanted)) == errno
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="no device to take for the provisioning one")
+def test_provisioning(machine: Machine, signed: Path, tmp_path: Path) -> None:
+    """The right is the enclave's: CREATE starts without it, whatever was allowed to the descriptor before."""
+    if not machine.server.package.fuses.provision_allowed:
+        pytest.skip("this package's fuses allow no provisioning")
+    wanted = int(Attributes.MODE64BIT | Attributes.PROVISIONKEY)
+    signature = altered(machine, signed, tmp_path, attributes=wanted)
+    first = (secs(48, 8, wanted), "provisioner", "open 2")
+    good = steps(machine, *first, "create", "add 1000 2000 1", "provision ffff", "init", signature=signature)
+    assert good == ["0", "0", "0", "0 count 8192", "0", "0"]
+    early = steps(machine, *first, "provision ffff", "create", "add 1000 2000 1", "init", signature=signature)
+    assert early == ["0", "0", "0", "0", "0 count 8192", "EACCES"]
+
+
 def test_provisioning_wants_its_own_device(machine: Machine) -> None:
     says(
         machine,
