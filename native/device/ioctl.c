@@ -244,8 +244,11 @@ long device_ioctl(int fd, uint32_t command, void *argument)
     uint32_t idle = 0;
     long ret;
 
-    lock(&g.memory_lock); /* against the sweep of an enclave whose last descriptor is just being closed */
     struct enclave *e = enclave_of_fd(fd);
+    if (e && atomic_load(&e->ioctl_busy)) /* at once: the ioctl under way may hold the lock for long */
+        return -EBUSY;
+    lock(&g.memory_lock); /* against the sweep of an enclave whose last descriptor is just being closed */
+    e = enclave_of_fd(fd);
     bool mine = e && atomic_compare_exchange_strong(&e->ioctl_busy, &idle, 1);
     unlock(&g.memory_lock);
     if (!e)
