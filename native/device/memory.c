@@ -240,7 +240,7 @@ static bool for_runs(struct enclave *e, uint64_t start, uint64_t end, int prot, 
             /* The copy is, as the library's view, not for a forked child. */
             if (map && !shut &&
                 !MAPPED(sys(__NR_mremap, entry & EPCM_ADDRESS, 0, at - start, MREMAP_MAYMOVE | MREMAP_FIXED, start)))
-                fatal("no second view of enclave memory: is RLIMIT_MEMLOCK or vm.max_map_count too low?");
+                fatal("no second view of enclave memory: is a limit too low (ulimit -v, vm.max_map_count)?");
             if (!shut || effective)
                 all &= !sys(__NR_mprotect, start, at - start, effective);
         }

@@ -108,8 +108,7 @@ def test_a_command_without_descriptors(own_house: House, parts: Parts, files: in
     )
     if done.returncode:
         assert done.returncode in (1, 125)
-        assert "Traceback" not in done.stderr
-        if files >= 9:  # below that the interpreter itself cannot load its modules
+        if files >= 9:  # below that the interpreter itself cannot load its modules, and says so in its way
             one_line(done)
     own_house.settle()
 
@@ -134,8 +133,11 @@ def test_little_memory_for_the_daemon(own_house: House, parts: Parts, mebibytes:
     assert done.returncode in (0, 1, 125, 127), (done.returncode, done.stderr)
     if mebibytes >= 200 and done.returncode:
         assert "Traceback" not in done.stderr, done.stderr
+    if any(one.role == "daemon" for one in own_house.processes()):
+        # It may have no memory for a run, or for a look at one; that it can be ended is the least.
+        stopped = own_house.command("daemon", "stop")
+        assert stopped.returncode == 0, stopped.stderr
     own_house.settle()
-    own_house.command("daemon", "stop")
     assert_works(own_house, parts)
 
 

@@ -76,7 +76,8 @@ class Client:
 
     @property
     def text(self) -> str:
-        return self.out.read_text(errors="replace")
+        """What it wrote; nothing where it was killed before it could."""
+        return _read(self.out).decode(errors="replace")
 
 
 @dataclass

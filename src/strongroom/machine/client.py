@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -38,12 +39,14 @@ class Connection:
     def request(self, operation: str, fields: Message | None = None, descriptors: Sequence[int] = ()) -> None:
         """Send the request. Raises Closed, ProtocolError."""
         head = {"op": operation, "version": strongroom.__version__, "protocol": protocol.PROTOCOL}
-        protocol.send(self.sock, {**(fields or {}), **head}, descriptors)
+        with _the_daemon():
+            protocol.send(self.sock, {**(fields or {}), **head}, descriptors)
 
     def reply(self, timeout: float | None = REPLY_SECONDS) -> tuple[Message, list[int]]:
         """The next message. Raises RemoteError where it is a refusal, Closed, ProtocolError."""
         self.sock.settimeout(timeout)
-        message, descriptors = protocol.receive(self.sock)
+        with _the_daemon():
+            message, descriptors = protocol.receive(self.sock)
         try:
             protocol.raise_remote(message)
         except StrongroomError:
@@ -59,6 +62,18 @@ class Connection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _the_daemon() -> Iterator[None]:
+    """Say who went away, and where its last words are."""
+    try:
+        yield
+    except protocol.Closed as error:
+        said = error.message.replace("the peer", "the daemon")
+        raise protocol.Closed(
+            said, f"try again; its last words are in {paths.home() / 'daemon.log'}"
+        ) from error
 
 
 def _connect_once(directory: Path) -> Connection | None:

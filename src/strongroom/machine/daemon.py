@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import logging
+import mmap
 import os
 import socket
 import struct
@@ -26,8 +27,12 @@ from strongroom.machine.waiting import readable
 
 MAX_CLIENTS = 128
 HELLO_SECONDS = 5.0
+LACKING_SECONDS = 0.5
+"""For a client that the accepting thread itself answers."""
 LOOK_SECONDS = 5.0
-# Operations that a client of another version may ask for, so that it can end an old daemon.
+ROOM_BYTES = 32 << 20
+"""What a client's thread may map at its start: stack, the allocator's areas."""
+# Operations that a client may ask for whatever else is wrong (another version, no memory): to look, and to end it.
 ANY_VERSION = frozenset({"status", "stop"})
 log = logging.getLogger("strongroom.daemon")
 
@@ -122,16 +127,18 @@ class Server:
             if not full:
                 self._clients.add(client)
         if full:
-            self._refuse(
+            self._serve_client(
                 client, StrongroomError("the daemon serves too many clients", "wait until some have ended")
             )
-            client.close()
             return
         try:
+            if not _room():
+                raise MemoryError
             Worker(self._serve_client, client)
-        except (RuntimeError, MemoryError):  # the process may have no more threads
-            self._refuse(client, _exhausted("threads"))
-            client.close()
+        except MemoryError:
+            self._serve_client(client, _exhausted("memory"))
+        except RuntimeError:  # the process may have no more threads
+            self._serve_client(client, _exhausted("threads"))
 
     def _turn_away(self) -> None:
         """No descriptor for one more client: with the spare one it is at least told so, and does not wait."""
@@ -139,8 +146,7 @@ class Server:
         os.close(self._spare)
         try:
             client, _ = self._listener.accept()
-            with client:
-                self._refuse(client, _exhausted("descriptors"))
+            self._serve_client(client, _exhausted("descriptors"))
         except OSError:
             time.sleep(0.05)  # another thread was faster: not to spin meanwhile
         finally:
@@ -157,11 +163,12 @@ class Server:
         with contextlib.suppress(StrongroomError):
             protocol.send(client, protocol.error_message(error))
 
-    def _serve_client(self, client: socket.socket) -> None:
+    def _serve_client(self, client: socket.socket, lacking: StrongroomError | None = None) -> None:
+        """One client, from its request to its end; where something is lacking for it, on the spot and in short."""
         try:
             with client:
                 try:
-                    self._handshake_and_serve(client)
+                    self._handshake_and_serve(client, lacking)
                 except protocol.Closed:
                     pass
                 except StrongroomError as error:
@@ -174,7 +181,7 @@ class Server:
                 self._clients.discard(client)
                 self._last_use = time.monotonic()
 
-    def _handshake_and_serve(self, client: socket.socket) -> None:
+    def _handshake_and_serve(self, client: socket.socket, lacking: StrongroomError | None) -> None:
         credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         _, uid, _ = struct.unpack("3i", credentials)
         if uid != os.geteuid():
@@ -182,7 +189,7 @@ class Server:
                 client, StrongroomError("this daemon serves another user", "use a STRONGROOM_HOME of yours")
             )
             return
-        client.settimeout(HELLO_SECONDS)
+        client.settimeout(LACKING_SECONDS if lacking else HELLO_SECONDS)
         request, descriptors = protocol.receive(client)
         try:
             operation = protocol.text(request, "op", 32)
@@ -194,6 +201,8 @@ class Server:
                     f"the daemon is version {self._version}, this command is version {version}",
                     "end it with `strongroom daemon stop` and try again",
                 )
+            if lacking and operation not in ANY_VERSION:
+                raise lacking
             action = self._operations.get(operation)
             if action is None:
                 raise protocol.ProtocolError(f"the daemon knows no operation {operation!r}")
@@ -209,9 +218,19 @@ class Server:
             protocol.close_all(descriptors)
 
 
+def _room() -> bool:
+    """Whether a thread would find memory: one that does not ends without a word (``Worker``)."""
+    try:
+        mmap.mmap(-1, ROOM_BYTES).close()
+    except (OSError, MemoryError):
+        return False
+    return True
+
+
 def _exhausted(what: str) -> StrongroomError:
     return StrongroomError(
-        f"the daemon has no {what} left", "wait until some programs have ended, and try again"
+        f"the daemon has no {what} left",
+        "wait until some programs have ended; or `strongroom daemon stop`, and a higher limit (ulimit -a)",
     )
 
 
