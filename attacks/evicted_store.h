@@ -1,6 +1,7 @@
 /*
  * What an enclave's process holds of evicted pages: ciphertext in identity layout of ELRANGE, then 16 bytes of tag a
- * page, in ordinary shared memory (an ELRANGE beyond a gigabyte is kept in parts, which this does not know). A hostile kernel has all of it; here any code of the process does.
+ * page, in ordinary shared memory (an ELRANGE beyond a gigabyte is kept in parts, which this does not know). A hostile
+ * kernel has all of it; here any code of the process does.
  */
 #ifndef ATTACKS_EVICTED_STORE_H
 #define ATTACKS_EVICTED_STORE_H
