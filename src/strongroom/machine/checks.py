@@ -104,7 +104,7 @@ def _processor() -> list[Check]:
         Check("processor", "AES-NI", {"aes", "pclmulqdq", "ssse3"} <= flags, "EPC paging and encrypted files",
               "an enclave larger than the EPC gets ENOMEM, encrypted files do not open", another),
         Check("processor", "protection keys", {"pku", "ospke"} <= flags,
-              "this processor has them; not used yet: idle pages of `exec` are closed by mprotect",
+              "not used yet, had or not: idle pages of `exec` are closed by mprotect",
               "idle pages of `exec` are closed by mprotect, on a budget: between fast calls they stay open to "
               "the host program's stray writes", another),
     ]  # fmt: skip
