@@ -24,7 +24,6 @@ SAMPLE = (
     "cryptography",
     "multiprocessing",
     "pydantic",
-    "sqlalchemy",
 )  # of what `make` installs (but for joblib)
 
 

@@ -37,10 +37,14 @@ class Connection:
         self.sock = sock
 
     def request(self, operation: str, fields: Message | None = None, descriptors: Sequence[int] = ()) -> None:
-        """Send the request. Raises Closed, ProtocolError."""
+        """Send the request. Raises Closed, ProtocolError, RemoteError where it was refused unheard."""
         head = {"op": operation, "version": strongroom.__version__, "protocol": protocol.PROTOCOL}
         with _the_daemon():
-            protocol.send(self.sock, {**(fields or {}), **head}, descriptors)
+            try:
+                protocol.send(self.sock, {**(fields or {}), **head}, descriptors)
+            except protocol.Closed:
+                protocol.raise_remote(protocol.receive(self.sock)[0])  # it may have said why before it went
+                raise
 
     def reply(self, timeout: float | None = REPLY_SECONDS) -> tuple[Message, list[int]]:
         """The next message. Raises RemoteError where it is a refusal, Closed, ProtocolError."""

@@ -27,8 +27,8 @@ from strongroom.machine.waiting import readable
 
 MAX_CLIENTS = 128
 HELLO_SECONDS = 5.0
-LACKING_SECONDS = 0.5
-"""For a client that the accepting thread itself answers."""
+LACKING_SECONDS = 0.05
+"""For the request of a client that the accepting thread itself answers: others wait meanwhile."""
 LOOK_SECONDS = 5.0
 ROOM_BYTES = 32 << 20
 """What a client's thread may map at its start: stack, the allocator's areas."""
@@ -170,7 +170,8 @@ class Server:
                 try:
                     self._handshake_and_serve(client, lacking)
                 except protocol.Closed:
-                    pass
+                    if lacking:  # it has not asked yet, and is told all the same
+                        self._refuse(client, lacking)
                 except StrongroomError as error:
                     with contextlib.suppress(OSError):
                         self._refuse(client, error)
