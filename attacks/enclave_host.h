@@ -148,6 +148,15 @@ static int read_image(const char *pages_file, const char *sigstruct_file, uint8_
     return 0;
 }
 
+/* What every one of these programs does first: read the two files, find the vDSO's entry point; 0, or 1 and a word. */
+static int prepare(const char *pages_file, const char *sigstruct_file, uint8_t *pages, uint8_t *sigstruct)
+{
+    if (read_image(pages_file, sigstruct_file, pages, sigstruct))
+        return 1;
+    entry = (vdso_sgx_enter_enclave_t)find("__vdso_sgx_enter_enclave");
+    return entry ? 0 : fail("no __vdso_sgx_enter_enclave");
+}
+
 static void attempt(const char *name, const char *result, const char *text, int last)
 {
     printf("{\"name\": \"%s\", \"result\": \"%s\", \"text\": \"%s\"}%s", name, result, text, last ? "" : ", ");

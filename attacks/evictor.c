@@ -197,10 +197,7 @@ int main(int argc, char **argv)
     }
     if (argc != 4)
         return 2;
-    if (read_image(argv[1], argv[2], pages, sigstruct))
+    if (prepare(argv[1], argv[2], pages, sigstruct))
         return 1;
-    entry = (vdso_sgx_enter_enclave_t)find("__vdso_sgx_enter_enclave");
-    if (!entry)
-        return fail("no __vdso_sgx_enter_enclave");
     return load(pages, sigstruct) ? 1 : run(argv[3]);
 }

@@ -39,11 +39,8 @@ int main(int argc, char **argv)
     char words[200] = "", text[400];
     if (argc != 3)
         return 2;
-    if (read_image(argv[1], argv[2], pages, sigstruct))
+    if (prepare(argv[1], argv[2], pages, sigstruct))
         return 1;
-    entry = (vdso_sgx_enter_enclave_t)find("__vdso_sgx_enter_enclave");
-    if (!entry)
-        return fail("no __vdso_sgx_enter_enclave");
     if (load(pages, sigstruct))
         return 1;
     if (enter(&counter, words, sizeof words) || counter != 1) {

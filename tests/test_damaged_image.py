@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from strongroom import paths
 from strongroom.errors import StrongroomError
 from strongroom.machine import client
+from support.interpreter_image import need_runtime
 
 
 def _flip(place: int) -> Callable[[Path], None]:
@@ -31,9 +31,7 @@ def _cut(size: int) -> Callable[[Path], None]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    for name in sorted(paths.NATIVE_NAMES):
-        if not (paths.native_directory() / name).is_file():
-            pytest.skip(f"{name} is not built: run `make`")
+    need_runtime()
     project = tmp_path_factory.mktemp("damaged") / "p"
     project.mkdir()
     (project / "main.py").write_text("print('it ran')\n")

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import pytest
 
-from strongroom import paths
 from strongroom.cli._attack import programs
 from strongroom.cli._projects import elrange_of
 from strongroom.errors import StrongroomError
 from strongroom.image import sgxs
 from strongroom.machine import client
+from support.interpreter_image import need_runtime
 from support.package_server import package_server
 from support.programs import compile_c
 
@@ -46,9 +46,7 @@ def strongroom(*words: str) -> list[str]:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose program computes until it is ended; a DEBUG enclave, so that it can be looked at."""
-    for name in sorted(paths.NATIVE_NAMES):
-        if not (paths.native_directory() / name).is_file():
-            pytest.skip(f"{name} is not built: run `make`")
+    need_runtime()
     project = tmp_path_factory.mktemp("busy")
     (project / "main.py").write_text(BUSY)
     (project / "enclave.toml").write_text(

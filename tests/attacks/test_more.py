@@ -90,7 +90,7 @@ def test_code_made_at_run_time(runtime: Path, level: str) -> None:
 
 
 def test_the_control_of_evicted_pages_believes_all(strongroom_home: Path) -> None:
-    controls = _attack_evicted.attempts(lambda: _attack.Ordinary("spilling.py"))
+    _, controls = _attack_evicted.attempts(lambda: _attack.Ordinary("spilling.py"))
     assert [one["result"] for one in controls] == ["got"] * len(_attack_evicted.TRIED), controls
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from strongroom import paths
+from support.interpreter_image import need_runtime
 
 
 def strongroom(*words: str) -> subprocess.CompletedProcess[str]:
@@ -82,9 +82,7 @@ VMS = [
 
 
 def test_vms() -> None:
-    for name in sorted(paths.NATIVE_NAMES):
-        if not (paths.native_directory() / name).is_file():
-            pytest.skip(f"{name} is not built: run `make`")
+    need_runtime()
     try:
         assert strongroom("vm", "create", "clinic").returncode == 0
         for status, words, *said in VMS:

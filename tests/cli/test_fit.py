@@ -18,7 +18,7 @@ from strongroom.cli.fit import Row, judge
 from strongroom.errors import StrongroomError
 from strongroom.machine import client
 from strongroom.machine.launch import Demand, demand_of
-from support.interpreter_image import need_runtime
+from support.interpreter_image import need_paging, need_runtime
 
 MIB = 256
 PROGRAM = """\
@@ -70,8 +70,7 @@ def test_any_facts_give_a_demand(facts: dict[str, object]) -> None:
 @pytest.fixture
 def project(strongroom_home: Path, tmp_path: Path) -> Iterator[Path]:
     need_runtime()
-    if " aes " not in Path("/proc/cpuinfo").read_text():
-        pytest.skip("this processor has no AES-NI: nothing is paged")
+    need_paging()
     (tmp_path / "main.py").write_text(PROGRAM)
     (tmp_path / "enclave.toml").write_text('[enclave]\nmain = "main.py"\nmemory = "64M"\nargs = true\n')
     done = strongroom("build", str(tmp_path))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from strongroom import paths
 from support.guests import Guests
+from support.interpreter_image import need_runtime
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -90,9 +90,7 @@ def test_the_page_counts_its_modules() -> None:
 
 def test_sample(tmp_path: Path) -> None:
     """Real modules, inside and outside, by the same command as the whole."""
-    for name in sorted(paths.NATIVE_NAMES):
-        if not (paths.native_directory() / name).is_file():
-            pytest.skip(f"{name} is not built: run `make`")
+    need_runtime()
     if subprocess.run([sys.executable, "-c", "import test.test_fileio"], capture_output=True).returncode:
         pytest.skip("this interpreter has no test package")
     with tempfile.TemporaryDirectory(prefix="sr-conf-") as home:

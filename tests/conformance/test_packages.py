@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from strongroom import paths
 from strongroom.image import manifest
 from support.guests import Guests
+from support.interpreter_image import need_runtime
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -73,9 +73,7 @@ def test_the_page_is_of_these_programs() -> None:
 
 def test_sample(tmp_path: Path) -> None:
     """Some of them inside and outside, by the command that does all."""
-    for name in sorted(paths.NATIVE_NAMES):
-        if not (paths.native_directory() / name).is_file():
-            pytest.skip(f"{name} is not built: run `make`")
+    need_runtime()
     with tempfile.TemporaryDirectory(prefix="sr-pack-") as home:
         guests = Guests(Path(home) / "h")
         try:

@@ -14,6 +14,7 @@ from strongroom.cli._projects import project, shipped
 from strongroom.errors import StrongroomError
 from strongroom.machine import client
 from strongroom.machine.pki import Authority
+from support.interpreter_image import need_runtime
 
 EXAMPLE = shipped("examples") / "records"
 
@@ -21,9 +22,7 @@ EXAMPLE = shipped("examples") / "records"
 @pytest.fixture
 def prepared(strongroom_home: Path, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     """(the built example, the data owner's folder with keys, policy, encrypted records and model)."""
-    for name in sorted(paths.NATIVE_NAMES):
-        if not (paths.native_directory() / name).is_file():
-            pytest.skip(f"{name} is not built: run `make`")
+    need_runtime()
     _demo.make_vm()
     built = project("examples/records", _demo.OWNERS)
     Authority.open(paths.home())

@@ -11,17 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from strongroom import paths
 from strongroom.errors import StrongroomError
 from strongroom.machine import client
 from strongroom.machine import level as levels
+from support.interpreter_image import need_runtime
 
 
 @pytest.fixture
 def runtime(strongroom_home: Path) -> Iterator[Path]:
-    for name in sorted(paths.NATIVE_NAMES):
-        if not (paths.native_directory() / name).is_file():
-            pytest.skip(f"{name} is not built: run `make`")
+    need_runtime()
     yield strongroom_home
     with contextlib.suppress(StrongroomError):
         client.ask("stop", start=False)

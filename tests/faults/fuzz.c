@@ -12,12 +12,12 @@
 #include <sys/syscall.h>
 
 #include "enclave.h"
+#include "../native/call.h"
 
 #define ARENA ((uint8_t *)0x300000000000ull) /* all addresses that are given away lie here, or are no memory */
 #define ARENA_SIZE (1ull << 30)
 #define DEVICES 8
 
-static vdso_sgx_enter_enclave_t enter;
 static struct loaded good;
 static uint8_t *sgxs, *sig;
 static size_t size, sig_size;
@@ -30,19 +30,6 @@ static const char *what = "start";
 static bool traced;
 #define TRACE(...) (traced ? (void)fprintf(stderr, __VA_ARGS__) : (void)0) /* FUZZ_TRACE=1: what was asked */
 #define U(x) ((unsigned long long)(x))
-
-/* enter(), with the callee-saved registers kept as a caller must (R12-R15 are lost in an asynchronous exit). */
-static int call(uint64_t function, struct call *c, uint32_t leaf, struct sgx_enclave_run *run)
-{
-    int r;
-    register uint64_t r8 __asm__("r8") = 0, r9 __asm__("r9") = 0;
-    __asm__ volatile("push %%rbp; mov %%rsp, %%rbp; and $-16, %%rsp; push $0; push %[run]; call *%[f]; mov %%rbp, %%rsp; pop %%rbp"
-                     : "=a"(r), "+D"(function), "+S"(c), "+c"(leaf), "+r"(r8), "+r"(r9)
-                     : [run] "b"(run), [f] "a"(enter), "d"(0ull)
-                     : "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4",
-                       "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
-    return r;
-}
 
 static uint64_t rnd(uint64_t below)
 {

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from strongroom import paths
 from support.house import House, kill
+from support.interpreter_image import need_runtime
 from support.vm import NATIVE, Command
 
 ROUNDS = 3 + int(os.environ.get("STRONGROOM_FAULTS", "0")) // 5
@@ -48,9 +48,7 @@ except StrongroomError as error:
 
 @pytest.fixture
 def house(strongroom_home: Path) -> Iterator[House]:
-    for name in sorted(paths.NATIVE_NAMES):
-        if not (NATIVE / name).is_file():
-            pytest.skip(f"{name} is not built: run `make`")
+    need_runtime()
     folder = strongroom_home.parent
     for name in ("out", "tmp"):
         (folder / name).mkdir()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from strongroom import paths
 from strongroom.image import libraries
 from strongroom.image.build import FACTS, PACK, SIGNATURE, STREAM, build
+from support.interpreter_image import need_runtime
 from support.package_server import package_server
 from support.programs import HELLO, compile_c
 
@@ -37,9 +37,7 @@ BOOT_MAGIC, THREAD_PAGE = 0x314F464E49545342, 0x18004000
 
 @pytest.fixture
 def loader(tmp_path: Path) -> Path:
-    for name in ("strongroom-inject", "libstrongroom-processor.elf"):
-        if not (paths.native_directory() / name).is_file():
-            pytest.skip(f"{name} is not built: run `make`")
+    need_runtime("strongroom-inject", "libstrongroom-processor.elf")
     source = (ROOT / "tests" / "native" / "loader.c").read_text()
     return compile_c(tmp_path / "tools", "loader", source)
 

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from strongroom import paths
 from support.guests import Guests
+from support.interpreter_image import need_runtime
 
 
 @pytest.fixture(scope="module")
 def guests() -> Iterator[Guests]:
-    for name in sorted(paths.NATIVE_NAMES):
-        if not (paths.native_directory() / name).is_file():
-            pytest.skip(f"{name} is not built: run `make`")
+    need_runtime()
     parent = tempfile.mkdtemp(prefix="sr-guests-")
     made = Guests(Path(parent) / "h")
     try:

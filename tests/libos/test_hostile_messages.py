@@ -13,6 +13,7 @@ import pytest
 
 from strongroom import paths
 from support.guests import Guests
+from support.interpreter_image import need_runtime
 
 LOADER = Path(__file__).parents[2] / "libos" / "loader"
 # Called after each system call that the LibOS asked for; the mode is the program's last argument.
@@ -126,9 +127,7 @@ LIES = {
 def lying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Guests, Path]]:
     if shutil.which("gcc") is None:
         pytest.skip("no gcc")
-    for name in sorted(paths.NATIVE_NAMES):
-        if not (paths.native_directory() / name).is_file():
-            pytest.skip(f"{name} is not built: run `make`")
+    need_runtime()
     native = tmp_path_factory.mktemp("native")
     for place in (native, *native.parents[:2]):
         place.chmod(0o755)

@@ -36,11 +36,21 @@ def test_system_calls(calls: Outcome, check: str) -> None:
     calls.assert_ok(check)
 
 
+def static_guest(
+    guests: Guests, tmp_path_factory: pytest.TempPathFactory, source: str, lines: str, timeout: float
+) -> Outcome:
+    """A guest program, linked statically, run to its end under the manifest's ``lines``."""
+    name = source.removesuffix(".c")
+    program = compiled(tmp_path_factory.mktemp(name), source, name, "-static")
+    manifest = f'[enclave]\nmain = "{name}"\n{lines}\n'
+    return Outcome.of(guests.run(guests.build(name, {name: program}, manifest), timeout=timeout))
+
+
 @pytest.fixture(scope="module")
 def waiting(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    program = compiled(tmp_path_factory.mktemp("waiting"), WAITING, "waiting", "-static")
-    manifest = '[enclave]\nmain = "waiting"\nmemory = "8M"\nthreads = 4\nnetwork = true\n'
-    return Outcome.of(guests.run(guests.build("waiting", {"waiting": program}, manifest), timeout=30))
+    return static_guest(
+        guests, tmp_path_factory, WAITING, 'memory = "8M"\nthreads = 4\nnetwork = true', timeout=30
+    )
 
 
 @pytest.mark.parametrize("check", checks_of(WAITING))
@@ -50,9 +60,9 @@ def test_waiting(waiting: Outcome, check: str) -> None:
 
 @pytest.fixture(scope="module")
 def unmapped(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    program = compiled(tmp_path_factory.mktemp("unmapped"), UNMAPPED, "unmapped", "-static")
-    manifest = '[enclave]\nmain = "unmapped"\nmemory = "8M"\nthreads = 4\nnetwork = true\n'
-    return Outcome.of(guests.run(guests.build("unmapped", {"unmapped": program}, manifest), timeout=30))
+    return static_guest(
+        guests, tmp_path_factory, UNMAPPED, 'memory = "8M"\nthreads = 4\nnetwork = true', timeout=30
+    )
 
 
 @pytest.mark.parametrize("check", checks_of(UNMAPPED))
@@ -62,9 +72,7 @@ def test_unmapped(unmapped: Outcome, check: str) -> None:
 
 @pytest.fixture(scope="module")
 def inside(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    program = compiled(tmp_path_factory.mktemp("inside"), INSIDE, "inside", "-static")
-    manifest = '[enclave]\nmain = "inside"\nmemory = "32M"\nthreads = 1\n'
-    return Outcome.of(guests.run(guests.build("inside", {"inside": program}, manifest), timeout=60))
+    return static_guest(guests, tmp_path_factory, INSIDE, 'memory = "32M"\nthreads = 1', timeout=60)
 
 
 @pytest.mark.parametrize("check", checks_of(INSIDE))

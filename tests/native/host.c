@@ -15,26 +15,13 @@
 #include <ucontext.h>
 
 #include "enclave.h"
+#include "call.h"
 #include "sgx_arch.h"
 
 #define U(x) ((unsigned long long)(x))
 
-static vdso_sgx_enter_enclave_t enter;
 static struct loaded l;
 static uint64_t argument;
-
-/* enter(), with the callee-saved registers kept as a caller must (R12-R15 are lost in an asynchronous exit). */
-static int call(uint64_t function, struct call *c, uint32_t leaf, struct sgx_enclave_run *run)
-{
-    int r;
-    register uint64_t r8 __asm__("r8") = 0, r9 __asm__("r9") = 0;
-    __asm__ volatile("push %%rbp; mov %%rsp, %%rbp; and $-16, %%rsp; push $0; push %[run]; call *%[f]; mov %%rbp, %%rsp; pop %%rbp"
-                     : "=a"(r), "+D"(function), "+S"(c), "+c"(leaf), "+r"(r8), "+r"(r9)
-                     : [run] "b"(run), [f] "a"(enter), "d"(0ull)
-                     : "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4",
-                       "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
-    return r;
-}
 
 static void show(const char *what, int r, struct sgx_enclave_run *run)
 {

@@ -17,11 +17,17 @@ from strongroom.errors import StrongroomError
 from strongroom.machine import client
 
 
-def need_runtime() -> None:
-    """Skips where the C parts are not built."""
-    for name in sorted(paths.NATIVE_NAMES):
+def need_runtime(*names: str) -> None:
+    """Skips where the C parts, or the ones named, are not built."""
+    for name in names or sorted(paths.NATIVE_NAMES):
         if not (paths.native_directory() / name).is_file():
             pytest.skip(f"{name} is not built: run `make`")
+
+
+def need_paging() -> None:
+    """Skips where this processor cannot encrypt what is evicted."""
+    if " aes " not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor has no AES-NI: nothing is paged")
 
 
 def strongroom(

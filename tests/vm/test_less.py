@@ -10,6 +10,7 @@ import pytest
 
 from strongroom import paths
 from strongroom.image.build import build
+from support.interpreter_image import need_runtime
 from support.less import eight_mib, no_secret_memory
 from support.programs import compile_c
 from support.vm import Command, require_other_user, users
@@ -24,9 +25,7 @@ LESS: dict[str, Callable[[], None]] = {
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(the C parts, a built enclave), readable by everybody."""
-    for name in ("libos.elf", "strongroom-loader"):
-        if not (paths.native_directory() / name).is_file():
-            pytest.skip(f"{name} is not built: run `make`")
+    need_runtime("libos.elf", "strongroom-loader")
     folder = tmp_path_factory.mktemp("real")
     native, project = folder / "native", folder / "trusted"
     native.mkdir()

@@ -19,7 +19,7 @@ from strongroom.cli._attack import programs
 from strongroom.errors import StrongroomError
 from strongroom.image.signer import KeySigner
 from strongroom.machine import client
-from support.interpreter_image import need_runtime
+from support.interpreter_image import need_paging, need_runtime
 
 PROGRAM = """\
 import hashlib, sys
@@ -34,8 +34,7 @@ print("all there")
 @pytest.fixture
 def project(strongroom_home: Path, tmp_path: Path) -> Iterator[Path]:
     need_runtime()
-    if " aes " not in Path("/proc/cpuinfo").read_text():
-        pytest.skip("this processor has no AES-NI: nothing is paged")
+    need_paging()
     (tmp_path / "main.py").write_text(PROGRAM)
     (tmp_path / "enclave.toml").write_text('[enclave]\nmain = "main.py"\nmemory = "96M"\nargs = true\n')
     yield tmp_path
@@ -130,8 +129,7 @@ def test_what_was_evicted_is_not_in_the_clear(project: Path) -> None:
 
 def test_exec_says_so_too(strongroom_home: Path, tmp_path: Path) -> None:
     """A C enclave of 40 MiB on the software processor, by a shell that starts it twice."""
-    if " aes " not in Path("/proc/cpuinfo").read_text():
-        pytest.skip("this processor has no AES-NI: nothing is paged")
+    need_paging()
     images.compile_all()
     mrenclave = images.build_image(tmp_path / "e.sgxs", heap_pages=10240)
     images.sign_image(mrenclave, tmp_path / "e.sig", KeySigner.generate())

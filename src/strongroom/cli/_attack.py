@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -152,6 +152,11 @@ class Inside:
         self.close()
 
 
+Target = Ordinary | Inside
+Attempts = list[dict[str, str]]
+"""What came of each attempt: "name", "result", "text"."""
+
+
 @contextlib.contextmanager
 def forced_level(level: str | None) -> Iterator[None]:
     """While this lasts, what is started runs at that level."""
@@ -180,7 +185,7 @@ def programs(vm: str) -> set[int]:
     return set(usage.get(vm, {}).get("programs", []))
 
 
-def held(target: Ordinary | Inside) -> tuple[bytes, bytes]:
+def held(target: Target) -> tuple[bytes, bytes]:
     """Have the target hold a marker: (seed, marker). Raises StrongroomError."""
     seed = secrets.token_bytes(16)
     # Known to the attacker here so that it can be looked for; the target's process never got it, but made it.
@@ -191,7 +196,7 @@ def held(target: Ordinary | Inside) -> tuple[bytes, bytes]:
 
 
 @contextlib.contextmanager
-def busy(target: Ordinary | Inside, seed: bytes) -> Iterator[None]:
+def busy(target: Target, seed: bytes) -> Iterator[None]:
     """While this lasts the target computes with its marker."""
     ended = threading.Event()
 
@@ -209,7 +214,7 @@ def busy(target: Ordinary | Inside, seed: bytes) -> Iterator[None]:
         thread.join()
 
 
-def on_process(script: str, target: Ordinary | Inside, *, working: bool = False) -> list[dict[str, str]]:
+def on_process(script: str, target: Target, *, working: bool = False) -> Attempts:
     """Have the target hold a marker, run the attack on its process, then ask whether all is as it was."""
     seed, marker = held(target)
     with (
@@ -224,7 +229,7 @@ def on_process(script: str, target: Ordinary | Inside, *, working: bool = False)
     return attempts
 
 
-def after_write(target: Ordinary | Inside, seed: bytes) -> dict[str, str]:
+def after_write(target: Target, seed: bytes) -> dict[str, str]:
     """What the target says of its marker after the writes; an enclave that was changed has to refuse entry."""
     name = "the value after the writes"
     try:
@@ -238,8 +243,8 @@ def after_write(target: Ordinary | Inside, seed: bytes) -> dict[str, str]:
 
 def pair(
     attack: str,
-    control: Callable[[], list[dict[str, str]]],
-    enclave: Callable[[], tuple[str, list[dict[str, str]]]],
+    control: Callable[[], Attempts],
+    enclave: Callable[[], tuple[str, Attempts]],
 ) -> list[Outcome]:
     """Run the control, then the enclave's side, and set them side by side by the attempts' order."""
     try:
@@ -263,16 +268,28 @@ def pair(
     return outcomes
 
 
+def each_on_its_own(
+    tried: Mapping[str, Callable[[Target], dict[str, str]]], start: Callable[[], Target]
+) -> tuple[str, Attempts]:
+    """Each attempt, by its name, on a target that was started for it; and the level that they had."""
+    level, found = "?", []
+    for name, attempt in tried.items():
+        with start() as target:
+            level = target.level
+            found.append({**attempt(target), "name": name})
+    return level, found
+
+
 def process_attack(
     attack: str, script: str, vm: str, level: str | None, *, working: bool = False
 ) -> list[Outcome]:
     """An attack on a running process; ``working``: one that computes meanwhile."""
 
-    def control() -> list[dict[str, str]]:
+    def control() -> Attempts:
         with Ordinary() as target:
             return on_process(script, target, working=working)
 
-    def enclave() -> tuple[str, list[dict[str, str]]]:
+    def enclave() -> tuple[str, Attempts]:
         with Inside(project("attacks/target"), vm, level) as target:
             return target.level, on_process(script, target, working=working)
 
@@ -283,7 +300,7 @@ def intruder_attack(attack: str, vm: str) -> list[Outcome]:
     """The host part itself reads and writes: on the enclave's side a program of its own, under ``exec``."""
     from strongroom.cli import _intruder
 
-    def control() -> list[dict[str, str]]:
+    def control() -> Attempts:
         with Ordinary() as target:
             seed = secrets.token_bytes(16)
             marker = hashlib.sha256(_PREFIX + seed).digest()
@@ -296,7 +313,7 @@ def intruder_attack(attack: str, vm: str) -> list[Outcome]:
             {"name": "a store by the host part", **_said(stored, "the value is the one stored")},
         ]
 
-    def enclave() -> tuple[str, list[dict[str, str]]]:
+    def enclave() -> tuple[str, Attempts]:
         with tempfile.TemporaryDirectory(prefix="sr-attack-") as folder:
             return "faithful (exec)", reported(_intruder.command(vm, Path(folder)))
 
@@ -310,7 +327,7 @@ def _said(had: bool, what: str) -> dict[str, str]:
 def file_attack(attack: str, vm: str, level: str | None) -> list[Outcome]:
     """A trusted file changed by a byte, in a copy of the image."""
 
-    def control() -> list[dict[str, str]]:
+    def control() -> Attempts:
         with tempfile.TemporaryDirectory(prefix="sr-attack-") as folder:
             copy = Path(shutil.copytree(shipped("attacks") / "trusted", Path(folder) / "trusted"))
             argv = json.dumps([sys.executable, str(copy / "main.py")])
@@ -318,7 +335,7 @@ def file_attack(attack: str, vm: str, level: str | None) -> list[Outcome]:
                 ["trusted_file.py", "--file", str(copy / "dose.txt"), "--text", _DOSE, "--argv", argv]
             )
 
-    def enclave() -> tuple[str, list[dict[str, str]]]:
+    def enclave() -> tuple[str, Attempts]:
         built = project("attacks/trusted")
         with tempfile.TemporaryDirectory(prefix="sr-attack-") as folder:
             copy = Path(shutil.copytree(built, Path(folder) / "trusted"))
@@ -343,10 +360,10 @@ def file_attack(attack: str, vm: str, level: str | None) -> list[Outcome]:
 def quote_attack(attack: str, vm: str, level: str | None) -> list[Outcome]:
     """A quote of the running enclave, altered part by part."""
 
-    def control() -> list[dict[str, str]]:
+    def control() -> Attempts:
         return program(["altered_quote.py", "--statement", str(shipped("attacks") / "ordinary.py")])
 
-    def enclave() -> tuple[str, list[dict[str, str]]]:
+    def enclave() -> tuple[str, Attempts]:
         from strongroom.machine.pki import Authority, collateral_json
 
         with (

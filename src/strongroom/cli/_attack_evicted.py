@@ -9,6 +9,8 @@ import contextlib
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from strongroom.cli import _intruder
@@ -17,9 +19,12 @@ from strongroom.cli._attack import (
     MET,
     NOT_TRIED,
     REFUSED,
+    Attempts,
     Inside,
     Ordinary,
     Outcome,
+    Target,
+    each_on_its_own,
     pair,
     program,
     reported,
@@ -34,8 +39,6 @@ WITHIN = ("flip", "swap", "other", "replay", "twice")
 """What attacks/evictor.c tries, each on an enclave of its own."""
 LOST = 125
 """The loader's exit status where the processor refuses every entry."""
-Attempts = list[dict[str, str]]
-Started = Callable[[], contextlib.AbstractContextManager[Ordinary | Inside]]
 
 
 @contextlib.contextmanager
@@ -49,37 +52,47 @@ def _machine() -> Iterator[str]:
         ours.delete(name, force=True)
 
 
-def _look(target: Ordinary | Inside, step: Callable[..., dict[str, str]]) -> dict[str, str]:
-    seed = secrets.token_bytes(16)
-    target.ask("fill", seed)
-    return step("look", seed)
+@dataclass(frozen=True)
+class _Steps:
+    """The steps of attacks/evicted.py on one target, whose records lie at ``place``."""
+
+    target: Target
+    place: int
+    scratch: str
+
+    def do(self, step: str, seed: bytes = b"") -> dict[str, str]:
+        words = ["--pid", str(self.target.pid), "--elrange", str(self.target.elrange)]
+        words += ["--place", str(self.place), "--scratch", self.scratch, "--seed", seed.hex(), "--do", step]
+        (one,) = program(["evicted.py", *words])
+        return one
+
+    def fill(self, seed: bytes = b"") -> bytes:
+        """Have the target write its records, of ``seed`` or of a fresh one; the seed."""
+        seed = seed or secrets.token_bytes(16)
+        self.target.ask("fill", seed)
+        return seed
 
 
-def _changed(target: Ordinary | Inside, step: Callable[..., dict[str, str]], do: str) -> dict[str, str]:
-    seed = secrets.token_bytes(16)
-    target.ask("fill", seed)
-    return _then(target, step(do), seed, "{wrong} of its records were taken for its own")
+def _look(steps: _Steps) -> dict[str, str]:
+    return steps.do("look", steps.fill())
 
 
-def _older(target: Ordinary | Inside, step: Callable[..., dict[str, str]], *, same: bool) -> dict[str, str]:
+def _changed(steps: _Steps, step: str) -> dict[str, str]:
+    seed = steps.fill()
+    return _then(steps.target, steps.do(step), seed, "{wrong} of its records were taken for its own")
+
+
+def _older(steps: _Steps, believed: str, *, same: bool) -> dict[str, str]:
     """Pages are evicted, come in, are written (the same or anew) and evicted again; the first copy is put back."""
-    seed = secrets.token_bytes(16)
-    target.ask("fill", seed)
-    first = step("keep")
+    seed = steps.fill()
+    first = steps.do("keep")
     if first["result"] != GOT:
         return first
-    newer = seed if same else secrets.token_bytes(16)
-    target.ask("fill", newer)
-    believed = "its pages of before were taken for the ones of now"
-    return _then(
-        target,
-        step("put"),
-        newer,
-        believed if same else "{wrong} records of before were taken for those of now",
-    )
+    newer = steps.fill(seed if same else b"")
+    return _then(steps.target, steps.do("put"), newer, believed)
 
 
-def _then(target: Ordinary | Inside, done: dict[str, str], seed: bytes, believed: str) -> dict[str, str]:
+def _then(target: Target, done: dict[str, str], seed: bytes, believed: str) -> dict[str, str]:
     """What the target makes of its records after the step ``done``, and of the next call."""
     if done["result"] != GOT:
         return done
@@ -99,39 +112,27 @@ def _then(target: Ordinary | Inside, done: dict[str, str], seed: bytes, believed
     return {"result": GOT, "text": f"{done['text']}: {believed.format(wrong=f'{wrong:,}')}"}
 
 
-TRIED: dict[str, Callable[[Ordinary | Inside, Callable[..., dict[str, str]]], dict[str, str]]] = {
+TRIED: dict[str, Callable[[_Steps], dict[str, str]]] = {
     "evicted pages, searched for what was written": _look,
-    "evicted pages changed by a bit": lambda target, step: _changed(target, step, "flip"),
-    "evicted pages swapped": lambda target, step: _changed(target, step, "swap"),
-    "evicted pages replayed: older content": lambda target, step: _older(target, step, same=False),
-    "a page evicted twice: its first copy, of the same content": lambda target, step: _older(
-        target, step, same=True
+    "evicted pages changed by a bit": partial(_changed, step="flip"),
+    "evicted pages swapped": partial(_changed, step="swap"),
+    "evicted pages replayed: older content": partial(
+        _older, believed="{wrong} records of before were taken for those of now", same=False
+    ),
+    "a page evicted twice: its first copy, of the same content": partial(
+        _older, believed="its pages of before were taken for the ones of now", same=True
     ),
 }
 
 
-def attempts(start: Started) -> Attempts:
+def _try(target: Target, tried: Callable[[_Steps], dict[str, str]]) -> dict[str, str]:
+    with tempfile.TemporaryDirectory(prefix="sr-attack-") as scratch:
+        return tried(_Steps(target, int(target.ask("place", b"")), scratch))
+
+
+def attempts(start: Callable[[], Target]) -> tuple[str, Attempts]:
     """Each attempt, on a target of its own."""
-    found = []
-    for name, tried in TRIED.items():
-        with start() as target, tempfile.TemporaryDirectory(prefix="sr-attack-") as scratch:
-            place = int(target.ask("place", b""))
-
-            def step(
-                do: str,
-                seed: bytes = b"",
-                target: Ordinary | Inside = target,
-                place: int = place,
-                scratch: str = scratch,
-            ) -> dict[str, str]:
-                words = ["--pid", str(target.pid), "--place", str(place), "--elrange", str(target.elrange)]
-                (one,) = program(
-                    ["evicted.py", *words, "--scratch", scratch, "--seed", seed.hex(), "--do", do]
-                )
-                return one
-
-            found.append({**tried(target, step), "name": name})
-    return found
+    return each_on_its_own({name: partial(_try, tried=tried) for name, tried in TRIED.items()}, start)
 
 
 def from_within(_vm: str, _level: str | None) -> list[Outcome]:
@@ -157,15 +158,6 @@ def evicted(_vm: str, level: str | None) -> list[Outcome]:
 
     def enclave() -> tuple[str, Attempts]:
         with _machine() as vm:
-            levels: list[str] = []
+            return attempts(lambda: Inside(project("attacks/paged"), vm, level))
 
-            @contextlib.contextmanager
-            def start() -> Iterator[Inside]:
-                with Inside(project("attacks/paged"), vm, level) as target:
-                    levels.append(target.level)
-                    yield target
-
-            found = attempts(start)
-            return levels[0], found
-
-    return pair("evicted", lambda: attempts(lambda: Ordinary("spilling.py")), enclave)
+    return pair("evicted", lambda: attempts(lambda: Ordinary("spilling.py"))[1], enclave)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 
-from strongroom.cli._attack import GOT, MET, REFUSED, Inside, Ordinary, Outcome, pair, program
+from strongroom.cli._attack import (
+    GOT,
+    MET,
+    REFUSED,
+    Attempts,
+    Inside,
+    Ordinary,
+    Outcome,
+    Target,
+    each_on_its_own,
+    pair,
+    program,
+)
 from strongroom.cli._projects import project
 from strongroom.errors import StrongroomError
 
-Attempts = list[dict[str, str]]
-Started = Callable[[], contextlib.AbstractContextManager[Ordinary | Inside]]
 # What is tried: what the target does first, and what the attacker does then.
 TRIED = {
     "code made inside, not run yet: read": ("write", "look"),
@@ -23,7 +33,7 @@ TRIED = {
 }
 
 
-def _attempt(target: Ordinary | Inside, verb: str, do: str) -> dict[str, str]:
+def _attempt(target: Target, verb: str, do: str) -> dict[str, str]:
     seed = secrets.token_bytes(16)
     word = hashlib.sha256(b"strongroom attack late code" + seed).digest()[:8]
     place = target.ask("place", b"").decode()
@@ -43,28 +53,16 @@ def _attempt(target: Ordinary | Inside, verb: str, do: str) -> dict[str, str]:
     return {"result": kept, "text": f"{one['text']}; the code gives its number"}
 
 
-def attempts(start: Started) -> Attempts:
+def attempts(start: Callable[[], Target]) -> tuple[str, Attempts]:
     """Each attempt, on a target of its own."""
-    found = []
-    for name, (verb, do) in TRIED.items():
-        with start() as target:
-            found.append({**_attempt(target, verb, do), "name": name})
-    return found
+    tried = {name: partial(_attempt, verb=verb, do=do) for name, (verb, do) in TRIED.items()}
+    return each_on_its_own(tried, start)
 
 
 def late(vm: str, level: str | None) -> list[Outcome]:
     """Code made at run time, read and changed."""
-
-    def enclave() -> tuple[str, Attempts]:
-        levels: list[str] = []
-
-        @contextlib.contextmanager
-        def start() -> Iterator[Inside]:
-            with Inside(project("attacks/late"), vm, level) as target:
-                levels.append(target.level)
-                yield target
-
-        found = attempts(start)
-        return levels[0], found
-
-    return pair("late", lambda: attempts(lambda: Ordinary("writer.py")), enclave)
+    return pair(
+        "late",
+        lambda: attempts(lambda: Ordinary("writer.py"))[1],
+        lambda: attempts(lambda: Inside(project("attacks/late"), vm, level)),
+    )

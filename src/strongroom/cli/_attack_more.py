@@ -15,9 +15,11 @@ from pathlib import Path
 from strongroom import paths
 from strongroom.cli import _compiled, _intruder
 from strongroom.cli._attack import (
+    Attempts,
     Inside,
     Ordinary,
     Outcome,
+    Target,
     held,
     level_of,
     pair,
@@ -30,13 +32,12 @@ from strongroom.cli._attack_late import late
 from strongroom.cli._projects import project, shipped
 
 _DOSE = "dose-of-medicine-5-mg"
-Attempts = list[dict[str, str]]
 
 
 def inject(vm: str, level: str | None) -> list[Outcome]:
     """System calls put into a stopped thread."""
 
-    def on(target: Ordinary | Inside) -> Attempts:
+    def on(target: Target) -> Attempts:
         _, marker = held(target)
         words = [str(_compiled.program("injection")), str(target.pid), marker.hex(), str(target.elrange)]
         return reported(words, "injection")
