@@ -19,7 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.cli._attack import programs
+from strongroom.cli._attack_targets import (
+    programs,
+)
 from strongroom.cli._projects import elrange_of
 from strongroom.errors import StrongroomError
 from strongroom.image import sgxs

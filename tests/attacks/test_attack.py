@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.cli import _attack, _intruder, _projects
+from strongroom.cli import _attack, _attack_outcomes, _intruder, _projects
 from strongroom.image import sgxs
 from strongroom.machine import level as levels
 
@@ -26,7 +26,7 @@ def test_the_host_part_cannot_change_an_enclave_and_a_try_disables_it(machine: P
 
 def test_without_tamper_a_store_is_dropped(machine: Path, tmp_path: Path) -> None:
     words = [word for word in _intruder.command("default", tmp_path) if word != "--tamper=disable"]
-    _, store = _attack.reported(words)
+    _, store = _attack_outcomes.reported(words)
     assert store["result"] == "refused", store
     assert "dropped" in store["text"]
 
@@ -36,7 +36,7 @@ def test_an_intruders_enclave_with_a_changed_page_is_refused(machine: Path, tmp_
     pages = bytearray((tmp_path / "pages").read_bytes())
     pages[2 * 4096 + 100] ^= 1
     (tmp_path / "pages").write_bytes(pages)
-    (one,) = _attack.reported(words)
+    (one,) = _attack_outcomes.reported(words)
     assert one["result"] == "not tried"
     assert "SGX_IOC_ENCLAVE_INIT" in one["text"]
 

@@ -16,7 +16,9 @@ from strongroom.cli import (
     _attack_evicted,
     _attack_late,
     _attack_more,
+    _attack_outcomes,
     _attack_table,
+    _attack_targets,
     _compiled,
     _intruder,
 )
@@ -32,10 +34,12 @@ OFFERED_BY_SOME = {"hibernation image", "swap: all data paged out to a swap file
                    "SIGABRT with core size unlimited: core file and logs"}  # fmt: skip
 
 
-def found(level: str, *names: str) -> dict[str, _attack.Outcome]:
+def found(level: str, *names: str) -> dict[str, _attack_outcomes.Outcome]:
     """By attempt."""
     outcomes = _attack.run_all("default", level, list(names), progress=False)
-    assert _attack.as_promised(outcomes), [one for one in outcomes if one.result in ("got", "not tried")]
+    assert _attack_outcomes.as_promised(outcomes), [
+        one for one in outcomes if one.result in ("got", "not tried")
+    ]
     by_name = {one.attempt: one for one in outcomes}
     for one in outcomes:
         kernel = "/dev/mem" in one.attempt
@@ -90,7 +94,7 @@ def test_code_made_at_run_time(runtime: Path, level: str) -> None:
 
 
 def test_the_control_of_evicted_pages_believes_all(strongroom_home: Path) -> None:
-    _, controls = _attack_evicted.attempts(lambda: _attack.Ordinary("spilling.py"))
+    _, controls = _attack_evicted.attempts(lambda: _attack_targets.Ordinary("spilling.py"))
     assert [one["result"] for one in controls] == ["got"] * len(_attack_evicted.TRIED), controls
 
 
@@ -105,7 +109,7 @@ def test_the_host_program_changes_what_was_evicted(machine: Path) -> None:
 
 def test_an_evictor_that_changes_nothing_is_not_refused(machine: Path, tmp_path: Path) -> None:
     with _attack_evicted._machine() as vm:
-        (one,) = _attack.reported(_intruder.evictor(vm, tmp_path, "none"))
+        (one,) = _attack_outcomes.reported(_intruder.evictor(vm, tmp_path, "none"))
     assert (one["result"], one["text"]) == ("not tried", "the program has what it had")
 
 
@@ -173,13 +177,15 @@ def test_the_table_has_all_levels_and_its_page(runtime: Path, tmp_path: Path) ->
 
 
 def test_a_row_is_one_attempt_and_keeps_what_was_first() -> None:
-    one = _attack.Outcome("memory", "a", "refused", "EIO", "not tried", "", "sealed")
-    two = _attack.Outcome("memory", "a", "got", "all of it", "got", "it", "separated")
-    within = _attack.Outcome("tcs", "b", "refused", "#GP", "got", "x", "faithful (exec)")
+    one = _attack_outcomes.Outcome("memory", "a", "refused", "EIO", "not tried", "", "sealed")
+    two = _attack_outcomes.Outcome("memory", "a", "got", "all of it", "got", "it", "separated")
+    within = _attack_outcomes.Outcome("tcs", "b", "refused", "#GP", "got", "x", "faithful (exec)")
     first, second = _attack_table.rows([one, two, within])
     assert (first["plain"]["result"], first["sealed"]["result"], first["separated"]["result"]) == (
         "got", "refused", "got",
     )  # fmt: skip
     assert "as faithful" in _attack_table.page([within])
     assert second["exec"]
-    assert not _attack.as_promised([two.__class__("tcs", "b", "got", "x", "got", "x", "faithful (exec)")])
+    assert not _attack_outcomes.as_promised(
+        [two.__class__("tcs", "b", "got", "x", "got", "x", "faithful (exec)")]
+    )

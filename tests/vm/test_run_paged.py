@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from native import images
-from strongroom.cli._attack import programs
+from strongroom.cli._attack_targets import (
+    programs,
+)
 from strongroom.errors import StrongroomError
 from strongroom.image.signer import KeySigner
 from strongroom.machine import client

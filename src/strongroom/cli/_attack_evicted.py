@@ -14,20 +14,22 @@ from functools import partial
 from pathlib import Path
 
 from strongroom.cli import _intruder
-from strongroom.cli._attack import (
+from strongroom.cli._attack_outcomes import (
     GOT,
     MET,
     NOT_TRIED,
     REFUSED,
     Attempts,
-    Inside,
-    Ordinary,
     Outcome,
-    Target,
-    each_on_its_own,
     pair,
     program,
     reported,
+)
+from strongroom.cli._attack_targets import (
+    Inside,
+    Ordinary,
+    Target,
+    each_on_its_own,
 )
 from strongroom.cli._machines import machines
 from strongroom.cli._projects import project

@@ -7,18 +7,20 @@ import secrets
 from collections.abc import Callable
 from functools import partial
 
-from strongroom.cli._attack import (
+from strongroom.cli._attack_outcomes import (
     GOT,
     MET,
     REFUSED,
     Attempts,
-    Inside,
-    Ordinary,
     Outcome,
-    Target,
-    each_on_its_own,
     pair,
     program,
+)
+from strongroom.cli._attack_targets import (
+    Inside,
+    Ordinary,
+    Target,
+    each_on_its_own,
 )
 from strongroom.cli._projects import project
 from strongroom.errors import StrongroomError

@@ -15,20 +15,24 @@ from pathlib import Path
 from strongroom import paths
 from strongroom.cli import _compiled, _intruder
 from strongroom.cli._attack import (
-    Attempts,
-    Inside,
-    Ordinary,
-    Outcome,
-    Target,
-    held,
-    level_of,
-    pair,
     process_attack,
-    program,
-    reported,
 )
 from strongroom.cli._attack_evicted import evicted, from_within
 from strongroom.cli._attack_late import late
+from strongroom.cli._attack_outcomes import (
+    Attempts,
+    Outcome,
+    pair,
+    program,
+    reported,
+)
+from strongroom.cli._attack_targets import (
+    Inside,
+    Ordinary,
+    Target,
+    held,
+    level_of,
+)
 from strongroom.cli._projects import project, shipped
 
 _DOSE = "dose-of-medicine-5-mg"

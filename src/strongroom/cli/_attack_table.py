@@ -8,7 +8,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from strongroom.cli._attack import NOT_TRIED, Outcome, as_promised, run_all
+from strongroom.cli._attack import (
+    run_all,
+)
+from strongroom.cli._attack_outcomes import (
+    NOT_TRIED,
+    Outcome,
+    as_promised,
+)
 from strongroom.machine import level as levels
 
 COLUMNS = ("plain", "faithful", "separated", "sealed")

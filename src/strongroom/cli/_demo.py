@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from strongroom import paths
-from strongroom.cli import _attack
+from strongroom.cli import _attack, _attack_outcomes, _attack_targets
 from strongroom.cli._projects import project, shipped
 from strongroom.errors import StrongroomError
 
@@ -141,12 +141,12 @@ def run(level: str | None, *, attacks: bool, progress: bool) -> dict[str, Any]:
     """All of it. Raises StrongroomError at the first step that fails."""
     steps = Steps(progress)
     example = shipped("examples") / "records"
-    with _attack.forced_level(level), tempfile.TemporaryDirectory(prefix="sr-demo-") as temporary:
+    with _attack_targets.forced_level(level), tempfile.TemporaryDirectory(prefix="sr-demo-") as temporary:
         folder = Path(temporary) / "owner"
         with steps.step("level of this machine") as words:
             from strongroom.machine.level import KEEPS_OUT, Level
 
-            holds = _attack.level_of(level)
+            holds = _attack_targets.level_of(level)
             words.append(f"{holds}: keeps out {KEEPS_OUT[Level(holds)]}")
             words.append("it behaves like SGX; it does not protect like SGX")
         with steps.step("a confidential virtual machine") as words:
@@ -190,12 +190,12 @@ def run(level: str | None, *, attacks: bool, progress: bool) -> dict[str, Any]:
             )
         with steps.step("another enclave asks for the key") as words:
             words.append(refused(folder, example, built))
-        outcomes: list[_attack.Outcome] = []
+        outcomes: list[_attack_outcomes.Outcome] = []
         if attacks:
             if progress:
                 print("\nSix attacks, each beside an ordinary Python process as the control:", flush=True)
             outcomes = _attack.run_all(VM, level, [], progress=progress)
-    promised = _attack.as_promised(outcomes)
+    promised = _attack_outcomes.as_promised(outcomes)
     if progress and attacks:
         print(
             "\n✔ every outcome is what this level promises"
@@ -207,5 +207,5 @@ def run(level: str | None, *, attacks: bool, progress: bool) -> dict[str, Any]:
         "as_promised": promised,
         "steps": steps.done,
         "report": report,
-        **({"attacks": _attack.to_plain(outcomes)} if attacks else {}),
+        **({"attacks": _attack_outcomes.to_plain(outcomes)} if attacks else {}),
     }

@@ -1,4 +1,4 @@
-"""``strongroom attack``: attempts to break in, each beside a control. The work is in ``_attack.py``."""
+"""``strongroom attack``: attempts to break in, each beside a control. The work is in ``_attack*.py``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
         Each attempt is made beside an ordinary process. Status 0: every attack was made and its outcome is what the
         level promises. 1: something else.
         """
-        from strongroom.cli import _attack, _attack_table, _output
+        from strongroom.cli import _attack, _attack_outcomes, _attack_table, _output
         from strongroom.errors import UsageError
 
         if (table and level) or (write and not table):
@@ -57,5 +57,5 @@ def register(app: typer.Typer) -> None:
         else:
             outcomes = _attack.run_all(vm, level, only or [], progress=not json, every=every)
             if json:
-                _output.print_json(_attack.to_plain(outcomes))
-        return 0 if _attack.as_promised(outcomes) else 1
+                _output.print_json(_attack_outcomes.to_plain(outcomes))
+        return 0 if _attack_outcomes.as_promised(outcomes) else 1
