@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from strongroom.machine.fuses import Kind
-from strongroom.machine.package import Package
-from strongroom.machine.pki import provision
 from strongroom.vm.sizes import Size
+
+if TYPE_CHECKING:
+    from strongroom.machine.fuses import Kind
+    from strongroom.machine.package import Package
+
+
+def _open(folder: Path) -> Package:
+    from strongroom.machine.package import Package  # with cryptography: late, as `vm list` needs neither
+
+    return Package.open(folder)
 
 
 class Fuses:
@@ -18,6 +26,9 @@ class Fuses:
 
     def manufacture(self, folder: Path, name: str, size: Size) -> None:
         """``folder/run`` and ``folder/exec``. Raises StrongroomError."""
+        from strongroom.machine.package import Package
+        from strongroom.machine.pki import provision
+
         kinds: tuple[Kind, ...] = ("run", "exec")
         for kind in kinds:
             Package.manufacture(folder / kind, kind, sgx2=size.sgx2, epc_pages=size.epc_pages)
@@ -26,9 +37,9 @@ class Fuses:
     def microcode(self, folder: Path, svn: int) -> None:
         """Both packages get microcode ``svn``. Raises StrongroomError."""
         for part in ("run", "exec"):
-            Package.open(folder / part).load_microcode(svn)
+            _open(folder / part).load_microcode(svn)
 
     def resize(self, folder: Path, size: Size) -> None:
         """The fuses stay; the EPC changes. Raises StrongroomError."""
         for part in ("run", "exec"):
-            Package.open(folder / part).resize_epc(size.epc_pages)
+            _open(folder / part).resize_epc(size.epc_pages)
