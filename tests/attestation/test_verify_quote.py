@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from strongroom.attestation import errors
 from strongroom.attestation.collateral import Collateral
+from strongroom.attestation.errors import CollateralExpired
 from strongroom.attestation.policy import (
     AllOf,
     AtLevel,
@@ -131,6 +132,26 @@ def test_out_of_dates(platform, days, reason):
     refused(
         reason, platform.quote(), platform.collateral(), platform.root, platform.now + timedelta(days=days)
     )
+
+
+@pytest.mark.parametrize(
+    ("days", "ended", "remedy"),
+    [
+        (31, "TCB info", "leave --collateral out"),
+        (8 * 365, "certificate of the TCB info's issuer", "move `pki` out"),
+        (16 * 365, "PCK certificate chain", "move `pki` out"),
+    ],
+)
+def test_what_is_over_and_what_renews_it(platform, days, ended, remedy):
+    """A software root has nobody to get newer collateral from, and collateral of later renews no certificate."""
+    at = platform.now + timedelta(days=days)
+    for issued in (platform.now, at - timedelta(days=1)):
+        collateral = platform.collateral(at=issued)
+        if days == 31 and issued != platform.now:
+            verify_quote(platform.quote(), collateral, platform.root, at, UnsafeAnything())
+            continue
+        with pytest.raises(CollateralExpired, match=f"the {ended} ended .*{remedy}"):
+            verify_quote(platform.quote(), collateral, platform.root, at, UnsafeAnything())
 
 
 def test_dates_hold_at_their_ends(platform):

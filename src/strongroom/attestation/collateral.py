@@ -46,6 +46,7 @@ class Span:
     what: str
     begin: datetime
     end: datetime
+    is_certificate: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def _spans_of_chain(chain: str, what: str) -> tuple[Span, ...]:
 
 def span_of(certificate: x509.Certificate, what: str) -> Span:
     """From when to when a certificate holds."""
-    return Span(what, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+    return Span(what, certificate.not_valid_before_utc, certificate.not_valid_after_utc, is_certificate=True)
 
 
 @_kept(16)

@@ -81,7 +81,7 @@ def verify_quote(quote: bytes, collateral: Collateral, root: Root, at: datetime,
     parsed = Quote.parse(quote)
     chain = _chain(parsed)
     _check_roots(chain, collateral, root)
-    _check_dates(collateral, chain, at)
+    _check_dates(collateral, chain, root, at)
     claims = _judge(quote, chain, collateral, root, at)
     verified = _verified(parsed, claims, root, at)
     policy.check(verified)
@@ -123,18 +123,28 @@ def _common_name(certificate: x509.Certificate) -> str:
     return str(names[0].value)[:100] if names else "?"
 
 
-def _check_dates(collateral: Collateral, chain: list[x509.Certificate], at: datetime) -> None:
-    spans = collateral.spans()
-    spans += [span_of(certificate, "PCK certificate chain") for certificate in chain]
-    for span in spans:
+def _check_dates(collateral: Collateral, chain: list[x509.Certificate], root: Root, at: datetime) -> None:
+    """Certificates before what they sign: where both are over, new collateral alone would not help."""
+    spans = [span_of(certificate, "PCK certificate chain") for certificate in chain] + collateral.spans()
+    for span in sorted(spans, key=lambda span: not span.is_certificate):
         if at < span.begin:
             raise CollateralNotYetValid(
                 f"the {span.what} begins {span.begin:%Y-%m-%d %H:%M}Z", "check the clock"
             )
         if at >= span.end:
             raise CollateralExpired(
-                f"the {span.what} ended {span.end:%Y-%m-%d %H:%M}Z", "get newer collateral"
+                f"the {span.what} ended {span.end:%Y-%m-%d %H:%M}Z",
+                _renewal(root, certificate=span.is_certificate),
             )
+
+
+def _renewal(root: Root, *, certificate: bool) -> str:
+    """What gets what is over anew. A software root's own certificates are made once, with the installation."""
+    if root.is_intel:
+        return "get newer collateral" + (", or a new quote where the platform's own is over" * certificate)
+    if certificate:
+        return "where the quote was made, move `pki` out of STRONGROOM_HOME, make a new quote, and name the new root"
+    return "it lasts 30 days: where the quote was made, leave --collateral out, or have `strongroom quote` write it"
 
 
 # What dcap-qvl's messages begin or deal with -> our reason. Anything else stays a plain VerificationError.
@@ -182,7 +192,7 @@ def _judge(
         )
         claims = json.loads(verifier.verify_with_policy(quote, foreign, seconds, policy).to_json())
     except ValueError as error:
-        raise _ours(str(error), chain, collateral) from None
+        raise _ours(str(error), chain, collateral, root) from None
     except BaseException as error:
         # A panic of the foreign library derives from BaseException; hostile bytes must not get past us as one.
         if type(error).__name__ != "PanicException":
@@ -193,7 +203,9 @@ def _judge(
     return claims
 
 
-def _ours(message: str, chain: list[x509.Certificate], collateral: Collateral) -> VerificationError:
+def _ours(
+    message: str, chain: list[x509.Certificate], collateral: Collateral, root: Root
+) -> VerificationError:
     """The one place where dcap-qvl's words become our errors."""
     text = " ".join(message.split()).lower()
     short = " ".join(message.split()).removeprefix("Verification failed: ")[:160]
@@ -202,7 +214,9 @@ def _ours(message: str, chain: list[x509.Certificate], collateral: Collateral) -
     if "fmspc mismatch" in text:
         return CollateralMismatch("the collateral is of another platform family than the quote")
     if "expired" in text:
-        return CollateralExpired(f"a date has passed ({short})", "get newer collateral")
+        return CollateralExpired(
+            f"a date has passed ({short})", _renewal(root, certificate="certificate" in text)
+        )
     if "future" in text or "notvalidyet" in text.replace(" ", ""):
         return CollateralNotYetValid(f"a date is yet to come ({short})", "check the clock")
     if "debug mode" in text:
