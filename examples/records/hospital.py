@@ -18,6 +18,8 @@ def deliver(model: Path, project: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".model-", dir=project) as temporary:
         fresh, place = Path(temporary) / "new", project / "model.enc"
         shutil.copytree(model, fresh)
+        for path in (fresh, *fresh.rglob("*")):  # ciphertext: the enclave's own user reads it
+            path.chmod(0o755 if path.is_dir() else 0o644)
         if place.exists():
             os.rename(place, Path(temporary) / "old")
         os.rename(fresh, place)

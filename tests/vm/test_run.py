@@ -189,6 +189,32 @@ def test_allowed_host_files_and_no_others(command: Command, image: Path) -> None
     assert (secret / "out").stat().st_uid == command.uid
 
 
+def test_a_file_system_without_id_mapped_mounts(command: Command, image: Path) -> None:
+    """The enclave's own user has to have the rights there (overlayfs, 9p, older tmpfs): said, not met inside."""
+    if os.geteuid() != 0 or command.uid != 0 or best_level(command) == "faithful":
+        pytest.skip("only root's runs have users that nobody in the VM is")
+    place = command.home.parent / "old"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "ramfs", "none", str(place)], check=False).returncode:
+        pytest.skip("no mounts here")
+    try:
+        project, given = place / "p", place / "given"
+        subprocess.run(["cp", "-r", str(image), str(project)], check=True)
+        given.mkdir(0o700)
+        (given / "in").write_text("given")
+        facts = {"mounts": [{"path": "/out", "kind": "allowed", "host_path": "../given"}]}
+        (project / "build" / "enclave.json").write_text(json.dumps(facts))
+        done = command("run", str(project), "--", "show", str(given / "in"))
+        assert (done.returncode, done.stdout) == (125, "")
+        assert "no id-mapped mounts: `chmod -R o+rX` it" in done.stderr
+        assert str(given) in done.stderr
+        given.chmod(0o755)
+        done = command("run", str(project), "--", "show", str(given / "in"))
+        assert (done.returncode, done.stdout) == (0, "given"), done.stderr
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True, timeout=20)
+
+
 def test_exec_passes_status_and_shows_the_vm(command: Command) -> None:
     done = command(
         "exec", "--", "/bin/sh", "-c", "read -r name < /proc/sys/kernel/hostname; echo $name $$; exit 9"

@@ -152,7 +152,8 @@ def _first(
         os.umask(0o022)
         if plan.isolate:
             linux.sethostname(plan.hostname)
-            view.enter(plan.folder, plan.native, plan.binds, plan.mask, plan.cwd, userns)
+            user = None if plan.user_namespace else plan.uid
+            view.enter(plan.folder, plan.native, plan.binds, plan.mask, plan.cwd, userns, user)
         own = os.getpid()
         child = os.fork()
     except BaseException as error:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from dataclasses import dataclass
 
 from strongroom.machine import linux
@@ -56,17 +57,32 @@ def _bind(source: str, target: str, read_only: bool) -> None:
             linux.mount(None, target, None, flags)
 
 
-def _bind_mapped(source: str, target: str, read_only: bool, userns: int | None) -> None:
-    """A bind whose owners are mapped, so that a loader's user may use what the VM's owner allows it."""
+def _bind_mapped(bind: Bind, target: str, userns: int | None, user: int | None) -> None:
+    """A bind whose owners are mapped, so that ``user``, the loader's, may use what the VM's owner allows it."""
     if userns is not None:
         with contextlib.suppress(OSError):  # a file system without id-mapped mounts: its modes decide
-            tree = linux.detached_tree(source, read_only, userns)
+            tree = linux.detached_tree(bind.source, bind.read_only, userns)
             try:
                 linux.attach_tree(tree, target)
                 return
             finally:
                 os.close(tree)
-    _bind(source, target, read_only)
+    _bind(bind.source, target, bind.read_only)
+    if user is not None:
+        _refuse_shut(bind, user)
+
+
+def _refuse_shut(bind: Bind, user: int) -> None:
+    """Refuses what ``user`` could not read: inside, an import would pass it over without a word."""
+    facts = os.stat(bind.source)
+    need = 5 if stat.S_ISDIR(facts.st_mode) else 4
+    if facts.st_uid != user and facts.st_mode & need != need:
+        raise OSError(
+            errno.EACCES,
+            "the enclave has a user of its own, who may not read it, and this file system has no id-mapped mounts: "
+            "`chmod -R o+rX` it (o+rwX for what the enclave writes), or keep it on another file system",
+            bind.source,
+        )
 
 
 def _place(source: str, target: str) -> None:
@@ -114,11 +130,20 @@ def _calm_proc(proc: str) -> None:
             linux.mount("/dev/null", f"{proc}/{name}", None, linux.MS_BIND)
 
 
-def enter(folder: str, native: str, binds: list[Bind], mask: list[str], cwd: str, userns: int | None) -> None:
+def enter(
+    folder: str,
+    native: str,
+    binds: list[Bind],
+    mask: list[str],
+    cwd: str,
+    userns: int | None,
+    user: int | None = None,
+) -> None:
     """Make the view and make it the root. The caller is in mount and process-id namespaces of its own.
 
     ``folder`` is the VM's folder (``root``, ``tmp``, ``disk`` in it); ``mask``: paths covered by an empty folder;
-    ``cwd`` is made where it is missing; ``userns`` (a descriptor) maps the owners of ``binds``. Raises OSError.
+    ``cwd`` is made where it is missing; ``userns`` (a descriptor) maps the owners of ``binds`` to ``user``'s,
+    where it is given; where that cannot be, ``user`` has to have the rights. Raises OSError.
     """
     linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
     root = f"{folder}/root"
@@ -147,7 +172,7 @@ def enter(folder: str, native: str, binds: list[Bind], mask: list[str], cwd: str
         if not target.startswith(root + "/"):
             raise OSError(errno.EINVAL, "a bind leaves the VM's root", bind.target)
         _place(bind.source, target)
-        _bind_mapped(bind.source, target, bind.read_only, userns)
+        _bind_mapped(bind, target, userns, user)
     for path in mask:
         if os.path.isdir(f"{root}/{path}"):
             linux.mount(
