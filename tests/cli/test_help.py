@@ -6,12 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
 from strongroom.cli.main import make_app
+from strongroom.vm.lifecycle import Machines
+from strongroom.vm.manufacture import Fuses
+from strongroom.vm.records import Records
 
 
 def commands(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -33,13 +37,35 @@ def test_help_has_an_example(name: str) -> None:
     assert ALL[name].help, name
 
 
-@pytest.mark.parametrize(
-    ("words", "position", "found"), [("strongroom do", 1, "doctor"), ("strongroom vm cr", 2, "create")]
-)
-def test_a_shell_completes(words: str, position: int, found: str) -> None:
-    asked = {"_STRONGROOM_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(position)}
+def completed(words: str, home: Path) -> list[str]:
+    """What bash is given for the last of ``words``."""
+    last = str(len(words.split(" ")) - 1)
+    asked = {"_STRONGROOM_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": last}
     done = subprocess.run(
         [sys.executable, "-c", "from strongroom.cli.main import entry; entry()"],
-        capture_output=True, text=True, timeout=60, env={**os.environ, **asked},
+        capture_output=True, text=True, timeout=60, env={**os.environ, **asked, "STRONGROOM_HOME": str(home)},
     )  # fmt: skip
-    assert done.stdout.split() == [found], done.stderr
+    assert not done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("strongroom do", ["doctor"]),
+        ("strongroom vm cr", ["create"]),
+        ("strongroom run --level s", ["sealed", "separated"]),
+        ("strongroom vm create x --size Standard_DC1s", ["Standard_DC1s_v2", "Standard_DC1s_v3"]),
+        ("strongroom run --vm ", []),
+    ],
+)
+def test_a_shell_completes(words: str, found: list[str], tmp_path: Path) -> None:
+    assert completed(words, tmp_path / "none") == found
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_shell_completes_vms(tmp_path: Path) -> None:
+    for name in ("clinic", "lab"):
+        Machines(Records(tmp_path), Fuses(tmp_path), lambda vm: None).create(name, "Standard_DC1s_v2")
+    assert completed("strongroom run --vm ", tmp_path) == ["clinic", "lab"]
+    assert completed("strongroom vm delete cl", tmp_path) == ["clinic"]

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def one_line(text: str) -> str:

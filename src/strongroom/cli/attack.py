@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from strongroom.cli._output import Json
+from strongroom.cli._options import Json, LevelOption, VmOption
 
 
 def register(app: typer.Typer) -> None:
@@ -19,13 +19,11 @@ def register(app: typer.Typer) -> None:
         only: Annotated[
             list[str] | None, typer.Option("--only", help="Just this attack; may be repeated.")
         ] = None,
-        level: Annotated[
-            str | None, typer.Option("--level", help="Force sealed, separated or faithful.")
-        ] = None,
+        level: LevelOption = None,
         every: Annotated[
             bool, typer.Option("--all", help="Not the six of the demo alone: every attack there is.")
         ] = False,
-        vm: Annotated[str, typer.Option("--vm", help="The VM to run the enclaves in.")] = "default",
+        vm: VmOption = "default",
         table: Annotated[
             bool, typer.Option("--table", help="At every level that this machine gives; one table.")
         ] = False,

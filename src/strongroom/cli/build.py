@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli._output import Json, console, print_json
+from strongroom.cli._options import Json
+from strongroom.cli._output import console, print_json
 from strongroom.errors import StrongroomError
 
 if TYPE_CHECKING:

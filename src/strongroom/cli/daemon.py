@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from strongroom.cli._output import Json
+from strongroom.cli._options import Json
 
 
 def register(app: typer.Typer) -> None:

@@ -6,15 +6,13 @@ from typing import Annotated
 
 import typer
 
-from strongroom.cli._output import Json
+from strongroom.cli._options import Json, LevelOption
 
 
 def register(app: typer.Typer) -> None:
     @app.command(epilog="Examples: `strongroom demo` · `strongroom demo --level faithful`")
     def demo(
-        level: Annotated[
-            str | None, typer.Option("--level", help="Force sealed, separated or faithful.")
-        ] = None,
+        level: LevelOption = None,
         attacks: Annotated[bool, typer.Option("--attacks/--no-attacks", help="Also try to break in.")] = True,
         json: Json = False,
     ) -> int:

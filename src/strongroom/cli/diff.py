@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli._output import Json, print_json
+from strongroom.cli._options import Json
+from strongroom.cli._output import print_json
 
 if TYPE_CHECKING:
     from strongroom.image.diff import Difference

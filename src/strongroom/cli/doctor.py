@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from strongroom.cli._output import Json
+from strongroom.cli._options import Json, LevelOption
 
 if TYPE_CHECKING:
     from strongroom.machine.checks import Check
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     @app.command(epilog="Examples: `strongroom doctor` · `sudo strongroom doctor --json`")
     def doctor(
-        level: Annotated[
-            str | None, typer.Option("--level", help="Ask for sealed, separated or faithful.")
-        ] = None,
+        level: LevelOption = None,
         json: Json = False,
     ) -> int:
         """Which level this machine gives, and why not more. Status 1 where no enclave can run."""

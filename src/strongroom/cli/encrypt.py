@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from strongroom.cli._output import Json, print_json
+from strongroom.cli._options import Json
+from strongroom.cli._output import print_json
 
 Key = Annotated[Path, typer.Option("--key", help="The owner's key file (64 hex digits, mode 0600).")]
 At = Annotated[str, typer.Option("--at", help="The mount's path inside, as under [files] in enclave.toml.")]

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from strongroom.cli._options import LineJson, Program, VmOption
+
 
 def register(app: typer.Typer) -> None:
     @app.command(
@@ -14,14 +16,12 @@ def register(app: typer.Typer) -> None:
         epilog="Example: `strongroom exec --vm clinic -- ./loader enclave.sgxs enclave.sig`",
     )
     def exec_(
-        program: Annotated[list[str], typer.Argument(metavar="-- PROGRAM…", help="The program.")],
-        vm: Annotated[str, typer.Option("--vm", help="The VM to run in.")] = "default",
+        program: Program,
+        vm: VmOption = "default",
         tamper: Annotated[
             str | None, typer.Option("--tamper", help="`disable`: a write from outside disables the enclave.")
         ] = None,
-        json: Annotated[
-            bool, typer.Option("--json", help="Print the line on standard error as JSON.")
-        ] = False,
+        json: LineJson = False,
     ) -> int:
         """Run an SGX program in a VM; its exit status is the program's (125: ours, 128+n: a signal)."""
         from strongroom.cli._exec import run_and_pass_status

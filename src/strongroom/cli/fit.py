@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from strongroom.cli._output import Json
+from strongroom.cli._options import Json, Project
 from strongroom.errors import StrongroomError
 
 if TYPE_CHECKING:
@@ -45,9 +45,7 @@ def register(app: typer.Typer) -> None:
         epilog="Examples: `strongroom fit hello` · `strongroom fit hello --run -- --quick`",
     )
     def fit(
-        directory: Annotated[
-            Path, typer.Argument(help="The enclave's project, built before.", metavar="DIR")
-        ],
+        directory: Project,
         arguments: Annotated[
             list[str] | None, typer.Argument(help="For the program, with --run.", metavar="-- ARGS")
         ] = None,

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from strongroom.cli._output import Json, print_json
+from strongroom.cli._options import Json
+from strongroom.cli._output import print_json
 
 
 def register(app: typer.Typer) -> None:

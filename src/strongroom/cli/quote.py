@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from strongroom.cli._output import Json, print_json
+from strongroom.cli._options import Json, VmOption
+from strongroom.cli._output import print_json
 from strongroom.errors import StrongroomError, UsageError
 
 
@@ -24,7 +25,7 @@ def register(app: typer.Typer) -> None:
         directory: Annotated[
             Path, typer.Argument(metavar="DIR", help="A built project that exports functions.")
         ],
-        vm: Annotated[str, typer.Option(help="The virtual machine.")] = "default",
+        vm: VmOption = "default",
         data: Annotated[
             str, typer.Option(help="Hexadecimal; the report data is made from it, and from a label.")
         ] = "",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from strongroom.cli._options import Arguments, LevelOption, LineJson, Project, VmOption
 from strongroom.errors import StrongroomError
 
 if TYPE_CHECKING:
@@ -21,25 +21,17 @@ def register(app: typer.Typer) -> None:
         epilog="Examples: `strongroom run hello` · `strongroom run --vm clinic records -- --verbose`",
     )
     def run(
-        directory: Annotated[
-            Path, typer.Argument(help="The enclave's project, built before.", metavar="DIR")
-        ],
-        arguments: Annotated[
-            list[str] | None, typer.Argument(help="For the program.", metavar="-- ARGS")
-        ] = None,
-        vm: Annotated[str, typer.Option("--vm", help="The VM to run in.")] = "default",
-        level: Annotated[
-            str | None, typer.Option("--level", help="Force sealed, separated or faithful.")
-        ] = None,
+        directory: Project,
+        arguments: Arguments = None,
+        vm: VmOption = "default",
+        level: LevelOption = None,
         guard: Annotated[
             bool,
             typer.Option(
                 "--guard", help="A tracer of ours stays attached: no debugger gets in; signals cost more."
             ),
         ] = False,
-        json: Annotated[
-            bool, typer.Option("--json", help="Print the line on standard error as JSON.")
-        ] = False,
+        json: LineJson = False,
     ) -> int:
         """Run an enclave in a VM; its exit status is the program's (125: ours, 128+n: a signal)."""
         from strongroom.cli._output import complain

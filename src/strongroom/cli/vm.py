@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from strongroom.cli._output import Json
+from strongroom.cli._options import Json, Program, size_names, vm_names
 
 if TYPE_CHECKING:
     from strongroom.vm.lifecycle import Machines
     from strongroom.vm.records import Vm
 
-Name = Annotated[str, typer.Argument(help="The VM's name.")]
+Name = Annotated[str, typer.Argument(help="The VM's name.", autocompletion=vm_names)]
+NewName = Annotated[str, typer.Argument(help="The VM's name.")]
 Force = Annotated[bool, typer.Option("--force", help="End the programs that run in it.")]
 
 
@@ -94,7 +95,7 @@ def register(app: typer.Typer) -> None:
     )
     def exec_(
         name: Name,
-        program: Annotated[list[str], typer.Argument(metavar="-- PROGRAM…", help="The program.")],
+        program: Program,
     ) -> int:
         """Run a program in a VM; its exit status is the program's (125: ours, 128+n: a signal)."""
         from strongroom.cli._exec import run_and_pass_status
@@ -172,8 +173,10 @@ def _register_looking(group: typer.Typer) -> None:
 def _register_changing(group: typer.Typer) -> None:
     @group.command(epilog="Example: `strongroom vm create clinic --size Standard_DC2s_v2`")
     def create(
-        name: Name,
-        size: Annotated[str, typer.Option("--size", help="See `vm sizes`.")] = "Standard_DC2s_v2",
+        name: NewName,
+        size: Annotated[
+            str, typer.Option("--size", help="See `vm sizes`.", autocompletion=size_names)
+        ] = "Standard_DC2s_v2",
         json: Json = False,
     ) -> None:
         """Make a VM; it runs at once."""
@@ -197,7 +200,9 @@ def _register_changing(group: typer.Typer) -> None:
     @group.command(epilog="Example: `strongroom vm resize clinic Standard_DC4s_v2`")
     def resize(
         name: Name,
-        size: Annotated[str, typer.Argument(help="Another size of the same family.")],
+        size: Annotated[
+            str, typer.Argument(help="Another size of the same family.", autocompletion=size_names)
+        ],
         json: Json = False,
     ) -> None:
         """Give a VM another size of its family."""
