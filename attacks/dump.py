@@ -7,6 +7,7 @@ of this program's own).
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import shutil
@@ -79,7 +80,10 @@ def swap(pid: int, marker: bytes, elrange: int, scratch: Path) -> Attempt:
     file = scratch / "swap"
     on = False
     try:
-        if not shutil.which("mkswap"):
+        if libc.swapon(b"", 0) < 0 and (refusal := failed()).errno == errno.EPERM:
+            return Attempt(name, NOT_TRIED, f"root alone may add swap: {common.why(refusal)}")
+        mkswap = shutil.which("mkswap", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+        if not mkswap:
             return Attempt(name, NOT_TRIED, "mkswap is not installed: apt-get install util-linux")
         said = facts(pid, elrange)
         size = sum(one.end - one.start for one in common.of_interest(pid, elrange, executable=False))
@@ -90,7 +94,7 @@ def swap(pid: int, marker: bytes, elrange: int, scratch: Path) -> Attempt:
                 stream.write(bytes(1 << 20))
             os.fsync(stream.fileno())
         os.chmod(file, 0o600)
-        subprocess.run(["mkswap", str(file)], capture_output=True, check=True)
+        subprocess.run([mkswap, str(file)], capture_output=True, check=True)
         if libc.swapon(os.fsencode(file), 0x8000 | 0x7FFF) < 0:  # the highest priority
             return Attempt(name, NOT_TRIED, f"swapon: {common.why(failed())}")
         on = True
