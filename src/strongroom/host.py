@@ -20,6 +20,10 @@ from strongroom.inside.errors import CodecError
 
 START_SECONDS = 120.0
 END_SECONDS = 10.0
+STARTING = "its start"
+NOTHING_EXPORTED = (
+    "it ran to its end; what is called or quoted has to export a function (strongroom.inside.export)"
+)
 
 
 class EnclaveError(StrongroomError):
@@ -107,7 +111,7 @@ class Enclave:
                 self._handle = self._start(self._path, self._vm, self._arguments, theirs)
             self._socket = ours
             ours.settimeout(START_SECONDS)
-            hello = self._receive("its start")
+            hello = self._receive(STARTING)
             ours.settimeout(self._timeout)
             match hello:
                 case ["hello", version, list(names)] if version == VERSION:
@@ -235,7 +239,9 @@ class Enclave:
         how = f"with exit status {status}" if status is not None else "and no exit status came"
         return self._lose(
             f"the enclave ended during {what}, {how}{f' ({detail})' if detail else ''}",
-            "see what it wrote to standard error, and start it again",
+            NOTHING_EXPORTED
+            if status == 0 and what == STARTING
+            else "see what it wrote to standard error, and start it again",
             status,
         )
 

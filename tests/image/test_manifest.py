@@ -129,6 +129,9 @@ def test_encrypted_kinds(words: str, kind: str, host: str) -> None:
 def test_file_problems(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="is not there: make a project with `strongroom new"):
         read(tmp_path / "enclave.toml")
+    (tmp_path / "score.py").touch()
+    with pytest.raises(ManifestError, match=r'write one line into it, main = "score\.py"'):
+        read(tmp_path / "enclave.toml")
     (tmp_path / "enclave.toml").write_bytes(b'main = "a"\n# \xff')
     with pytest.raises(ManifestError, match=r"enclave.toml:2: not UTF-8"):
         read(tmp_path / "enclave.toml")

@@ -175,6 +175,8 @@ def test_the_program_fails_at_its_start(tmp_path, capfd):
     with pytest.raises(EnclaveLost) as caught:
         Enclave(tmp_path / "p.py", start=starter("raise SystemExit(9)")).start()
     assert caught.value.status == 9
+    with pytest.raises(EnclaveLost, match="has to export a function"):
+        Enclave(tmp_path / "p.py", start=starter("print('no export')")).start()
 
 
 def test_a_traceback_shows_the_programs_lines_only(tmp_path):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    @app.command(epilog="Examples: `strongroom doctor` · `sudo strongroom doctor --json`")
+    @app.command(epilog="Examples: `strongroom doctor` · `strongroom doctor --level sealed --json`")
     def doctor(
         level: LevelOption = None,
         json: Json = False,

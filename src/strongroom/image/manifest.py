@@ -100,14 +100,21 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _UNITS[match[2].upper()]
 
 
+def _first_manifest(folder: Path) -> str:
+    """The next step where there is no manifest: `new` would refuse a folder that has a program already."""
+    names = sorted(file.name for file in folder.glob("*.py") if file.stem.isidentifier())
+    if not names:
+        return f"make a project with `strongroom new {folder}`"
+    main = "main.py" if "main.py" in names else names[0]
+    return f'write one line into it, main = "{main}": the program that is to start'
+
+
 def read(path: Path) -> Manifest:
     """Read a project's manifest. Raises ManifestError with ``file:line`` where there is one."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise ManifestError(
-            f"{path} is not there", f"make a project with `strongroom new {path.parent}`"
-        ) from None
+        raise ManifestError(f"{path} is not there", _first_manifest(path.parent)) from None
     except OSError as error:
         raise ManifestError(f"cannot read {path} ({error.strerror})", "make it a readable file") from error
     try:

@@ -36,7 +36,10 @@ def new(directory: Path) -> list[Path]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if any(directory.iterdir()):
-            raise StrongroomError(f"{directory} is not empty", "name a new folder")
+            raise StrongroomError(
+                f"{directory} is not empty",
+                "name a new folder, or write enclave.toml into this one (docs/manifest.md)",
+            )
         made = []
         for name, text in ((NAME, _MANIFEST), ("main.py", _MAIN), (".gitignore", _IGNORE)):
             path = directory / name

@@ -141,13 +141,13 @@ def _privileges(facts: level.Facts) -> list[Check]:
     groups = os.access("/sys/fs/cgroup", os.W_OK) or os.access("/sys/fs/cgroup/memory", os.W_OK)
     return [
         Check("privileges", "root", facts.privileged, "other users' ids for loader processes",
-              "the level is separated at most", "sudo strongroom doctor"),
+              "the level is separated at most", level.as_root()),
         Check("privileges", "debugger watch", facts.privileged and watch_ok, "process-event connector",
               "at level sealed a debugger's attach is not answered by a kill",
-              "sudo strongroom doctor (and a kernel with CONFIG_PROC_EVENTS)"),
+              f"{level.as_root()}; and a kernel with CONFIG_PROC_EVENTS"),
         Check("privileges", "control groups", groups and os.geteuid() == 0, "vCPU and memory of a VM's size",
               "limits by CPU affinity and RLIMIT_DATA a process instead",
-              "sudo strongroom doctor (in Docker: docker run --privileged)"),
+              f"{level.as_root()}, where /sys/fs/cgroup can be written"),
     ]  # fmt: skip
 
 

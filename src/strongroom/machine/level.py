@@ -8,6 +8,8 @@ from __future__ import annotations
 import enum
 import os
 import resource
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,12 +37,24 @@ SECRET_MEMORY = (
     "sudo sed -i 's/^GRUB_CMDLINE_LINUX=\"/&secretmem.enable=1 /' /etc/default/grub && sudo update-grub && sudo reboot "
     "(Linux 5.14 or later)"
 )
-LOCKED_MEMORY = "sudo prlimit --memlock=unlimited --pid $$ (in Docker: docker run --ulimit memlock=-1)"
+LOCKED_MEMORY = (
+    "sudo prlimit --memlock=unlimited --pid $$, then `strongroom daemon stop`: a daemon keeps the limit that it "
+    "was started with (in Docker: docker run --ulimit memlock=-1)"
+)
 NAMESPACES = (
     "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 user.max_user_namespaces=10000 "
     "(in Docker: docker run --privileged)"
 )
 _STRENGTH = {Level.FAITHFUL: 0, Level.SEPARATED: 1, Level.SEALED: 2}
+
+
+def as_root() -> str:
+    """What gets root's capabilities. By the whole path: sudo's PATH has no virtual environment in it."""
+    if os.geteuid() == 0:
+        return "give this root all capabilities (in Docker: docker run --privileged)"
+    called = shutil.which(sys.argv[0]) if os.path.basename(sys.argv[0]) == "strongroom" else None
+    program = os.path.abspath(called) if called else f"{sys.executable} -m strongroom"
+    return f"sudo {program} doctor, and what you run likewise (root has VMs of its own)"
 
 
 class LevelUnavailable(StrongroomError):
@@ -137,7 +151,7 @@ def missing(facts: Facts) -> list[tuple[str, str]]:
     """What keeps this machine from ``sealed``: (what is missing, what gets it)."""
     found = []
     if not facts.privileged:
-        found.append(("root's capabilities", "sudo strongroom doctor"))
+        found.append(("root's capabilities", as_root()))
     if not facts.secret_memory:
         found.append(
             (
@@ -146,7 +160,7 @@ def missing(facts: Facts) -> list[tuple[str, str]]:
             )
         )
     if facts.memlock_bytes != -1:
-        found.append((f"locked memory beyond {facts.memlock_bytes} bytes", LOCKED_MEMORY))
+        found.append((f"locked memory beyond {facts.memlock_bytes / 2**20:.0f} MiB", LOCKED_MEMORY))
     if not facts.namespaces:
         found.append(("namespaces", NAMESPACES))
     return found

@@ -162,7 +162,10 @@ class Records:
         with self._open() as base:
             row = base.execute(f"{_SELECT} WHERE name = ?", (name,)).fetchone()
         if row is None:
-            raise NoSuchVm(f"no VM is called {name}", f"make it with `strongroom vm create {name}`")
+            raise NoSuchVm(
+                f"no VM is called {name}",
+                f"see `strongroom vm list`, or make it with `strongroom vm create {name}`",
+            )
         return self._vm(row)
 
     def all(self) -> list[Vm]:
