@@ -27,7 +27,7 @@ long event_read(struct file *f, void *to, u64 size)
     while (!f->count) {
         if (f->flags & O_NONBLOCK)
             return -EAGAIN;
-        long bad = wait_for_change();
+        long bad = wait_for_change(-1);
         if (bad)
             return bad;
     }
@@ -49,7 +49,7 @@ long event_write(struct file *f, const void *from, u64 size)
     while (n > MOST - f->count) {
         if (f->flags & O_NONBLOCK)
             return -EAGAIN;
-        long bad = wait_for_change();
+        long bad = wait_for_change(-1);
         if (bad)
             return bad;
     }

@@ -11,7 +11,6 @@ static const struct { const char *path; enum device device; } g_devices[] = {
     {"/dev/null", DEV_NULL}, {"/dev/zero", DEV_ZERO}, {"/dev/urandom", DEV_RANDOM}, {"/dev/random", DEV_RANDOM}, {"/dev/full", DEV_FULL},
 };
 
-static int list_exe(char *to, size_t n) { return format(to, n, "%s", boot_string(boot()->program_path)); }
 static int list_maps(char *to, size_t n)
 {
     int used = objects_list(to, n);
@@ -27,10 +26,13 @@ static u32 threads_now(void)
 }
 static int list_status(char *to, size_t n)
 {
-    u32 threads = threads_now();
-    return format(to, n, "Name:\t%s\nUmask:\t0022\nState:\tR (running)\nTgid:\t%d\nPid:\t%d\nPPid:\t0\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n"
-                  "VmPeak:\t%lu kB\nVmSize:\t%lu kB\nVmHWM:\t%lu kB\nVmRSS:\t%lu kB\nThreads:\t%u\n", thread_at(0)->name, PID, PID,
-                  boot()->elrange_size >> 10, boot()->elrange_size >> 10, mm_used() >> 10, mm_used() >> 10, threads);
+    const struct identity *i = &g_identity;
+    return format(to, n, "Name:\t%s\nUmask:\t0%u%u%u\nState:\tR (running)\nTgid:\t%d\nPid:\t%d\nPPid:\t0\nTracerPid:\t0\n"
+                  "Uid:\t%u\t%u\t%u\t%u\nGid:\t%u\t%u\t%u\t%u\nFDSize:\t%u\n"
+                  "VmPeak:\t%lu kB\nVmSize:\t%lu kB\nVmHWM:\t%lu kB\nVmRSS:\t%lu kB\nThreads:\t%u\n"
+                  "voluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n", thread_at(0)->name, i->umask >> 6 & 7, i->umask >> 3 & 7,
+                  i->umask & 7, PID, PID, i->uid[0], i->uid[1], i->uid[2], i->uid[1], i->gid[0], i->gid[1], i->gid[2], i->gid[1], FILES_MAX,
+                  boot()->elrange_size >> 10, boot()->elrange_size >> 10, mm_used() >> 10, mm_used() >> 10, threads_now());
 }
 static u32 cpus(void) { return g_online_cpus < thread_count() ? g_online_cpus : thread_count(); }
 #define TICK 10000000u /* ns: AT_CLKTCK is 100 */
@@ -81,18 +83,28 @@ static int list_overcommit(char *to, size_t n) { return format(to, n, "2\n"); }
 static int list_mounts(char *to, size_t n) { return format(to, n, "trusted / tmpfs ro 0 0\n"); }
 static int list_osrelease(char *to, size_t n) { return format(to, n, "6.1.0-strongroom\n"); }
 static int list_hugepage(char *to, size_t n) { return format(to, n, "always madvise [never]\n"); }
-static int list_cmdline(char *to, size_t n) { return format(to, n, "%s", boot_string(boot()->program_path)) + 1; }
+/* As in Linux these are the program's own memory: who writes over its arguments (setproctitle) has renamed itself. */
+static int list_memory_of(u64 at, u64 size, char *to, size_t n)
+{
+    size = min64(size, n);
+    if (!user_read_ok(at, size))
+        return 0;
+    memcpy(to, (const void *)at, size);
+    return (int)size;
+}
+static int list_cmdline(char *to, size_t n) { return list_memory_of(g_arguments.at, g_arguments.size, to, n); }
+static int list_environ(char *to, size_t n) { return list_memory_of(g_variables.at, g_variables.size, to, n); }
 static int list_comm(char *to, size_t n) { return format(to, n, "%s\n", self()->name); }
 
 static const struct { const char *path; int (*make)(char *to, size_t size); } g_texts[] = {
     {"/proc/self/maps", list_maps}, {"/proc/self/status", list_status}, {"/proc/self/stat", list_stat}, {"/proc/self/statm", list_statm},
-    {"/proc/self/cmdline", list_cmdline}, {"/proc/self/comm", list_comm}, {"/proc/self/mounts", list_mounts},
+    {"/proc/self/cmdline", list_cmdline}, {"/proc/self/environ", list_environ}, {"/proc/self/comm", list_comm}, {"/proc/self/mounts", list_mounts},
     {"/proc/stat", list_times}, {"/proc/uptime", list_uptime}, {"/proc/loadavg", list_load},
     {"/proc/meminfo", list_memory}, {"/proc/cpuinfo", list_cpus}, {"/proc/mounts", list_mounts},
     {"/proc/sys/vm/overcommit_memory", list_overcommit}, {"/proc/sys/kernel/osrelease", list_osrelease},
     {"/sys/devices/system/cpu/online", list_online}, {"/sys/devices/system/cpu/possible", list_online},
     {"/sys/kernel/mm/transparent_hugepage/enabled", list_hugepage},
-    {"/proc/self/exe", list_exe},
+    {"/proc/self/exe", NULL}, {"/proc/self/cwd", NULL}, {"/proc/self/root", NULL}, /* links */
 };
 static const char *const g_folders[] = {
     "/dev", "/dev/pts", "/dev/attestation", "/dev/attestation/keys", "/dev/strongroom", "/proc", "/proc/self", "/proc/self/fd", "/proc/sys", "/proc/sys/vm",
@@ -113,6 +125,18 @@ const char *node_path(const char *path, char *to)
         return n ? to : path;
     }
     return path;
+}
+
+const char *node_link(const char *given)
+{
+    char room[PATH_ROOM];
+    if (strncmp(given, "/proc/", 6))
+        return NULL;
+    const char *path = node_path(given, room);
+    return !strcmp(path, "/proc/self/exe")    ? boot_string(boot()->program_path)
+           : !strcmp(path, "/proc/self/cwd")  ? fs_cwd()
+           : !strcmp(path, "/proc/self/root") ? "/"
+                                              : NULL;
 }
 
 static long again(int fd, struct file **file)
@@ -164,10 +188,12 @@ long node_open(const char *given, int flags, struct file **file)
     for (size_t i = 0; i < COUNT(g_texts); i++) {
         if (strcmp(path, g_texts[i].path))
             continue;
+        if (!g_texts[i].make)
+            return -ELOOP; /* O_NOFOLLOW */
         if ((flags & O_ACCMODE) != O_RDONLY)
             return -EACCES;
         struct file *f = file_new(FILE_BUFFER, (u32)flags);
-        u64 size = 64 << 10;
+        u64 size = (64 << 10) + g_arguments.size + g_variables.size;
         if (!f || !(f->buffer = kmalloc(size))) {
             kfree(f);
             return -ENOMEM;
@@ -210,7 +236,7 @@ long node_stat(const char *given, struct stat_k *st)
         return 0;
     for (size_t i = 0; i < COUNT(g_texts); i++)
         if (!strcmp(path, g_texts[i].path))
-            return simple(st, S_IFREG | 0444, 0x1000 + i), 0;
+            return simple(st, g_texts[i].make ? S_IFREG | 0444 : S_IFLNK | 0777, 0x1000 + i), 0;
     for (size_t i = 0; i < COUNT(g_folders); i++)
         if (!strcmp(path, g_folders[i]))
             return simple(st, S_IFDIR | 0555, 0x2000 + i), 0;

@@ -152,6 +152,9 @@ const struct boot_mount *mount_of(const char *path, const char **rest)
 
 static const char *link_target(const char *path, char *to)
 {
+    const char *node = node_link(path);
+    if (node)
+        return memcpy(to, node, strlen(node) + 1);
     const struct pack_entry *e = pack_find(path);
     if (e && e->kind == PACK_SYMLINK && e->target_len < PATH_ROOM) {
         memcpy(to, pack_string(e->target), e->target_len);
@@ -468,12 +471,6 @@ long fs_readlink(const char *given, char *to, u64 size)
     char path[PATH_ROOM], target[PATH_ROOM];
     const char *name = node_path(given, target);
     memcpy(path, name, strlen(name) + 1);
-    if (!strcmp(path, "/proc/self/exe")) {
-        const char *exe = boot_string(boot()->program_path);
-        u64 n = min64(size, strlen(exe));
-        memcpy(to, exe, n);
-        return (long)n;
-    }
     long ret = fs_follow(path, false);
     if (ret)
         return ret;

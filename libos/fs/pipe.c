@@ -9,10 +9,10 @@
 #define PIPE_BUF 4096u
 
 /* The caller holds what it waits for, and looks at it again: another thread may close the descriptor meanwhile. */
-long wait_for_change(void)
+long wait_for_change(long timeout_ns)
 {
     self()->polling = true;
-    long ret = park(-1, 0);
+    long ret = park(timeout_ns, 0);
     self()->polling = false;
     return ret == -EINTR ? -ERESTARTSYS : ret < 0 ? ret : 0;
 }
@@ -58,7 +58,7 @@ long pipe_read(struct file *f, void *to, u64 size)
             return 0;
         if (f->flags & O_NONBLOCK)
             return -EAGAIN;
-        long bad = wait_for_change();
+        long bad = wait_for_change(-1);
         if (bad)
             return bad;
     }
@@ -90,7 +90,7 @@ long pipe_write(struct file *f, const void *from, u64 size)
         if (!room || (size <= PIPE_BUF && room < size)) {
             if (f->flags & O_NONBLOCK)
                 return done ? (long)done : -EAGAIN;
-            long bad = wait_for_change();
+            long bad = wait_for_change(-1);
             if (bad)
                 return done ? (long)done : bad;
             continue;
@@ -172,7 +172,7 @@ long fifo_open(struct inode *i, const char *path, int flags, struct file **file)
     i->refs++;
     poll_wake();
     while (!(flags & O_NONBLOCK) && !(reads ? p->had_writer : p->readers)) {
-        long bad = wait_for_change();
+        long bad = wait_for_change(-1);
         if (bad) {
             file_drop(f);
             return bad;

@@ -131,7 +131,7 @@ long terminal_read(struct file *f, void *to, u64 size)
             return master ? -EIO : 0;
         if (f->flags & O_NONBLOCK)
             return -EAGAIN;
-        long bad = wait_for_change();
+        long bad = wait_for_change(-1);
         if (bad)
             return bad;
     }
@@ -174,7 +174,7 @@ long terminal_write(struct file *f, const void *from, u64 size)
         poll_wake();
         if (f->flags & O_NONBLOCK)
             return done ? (long)done : -EAGAIN;
-        long bad = wait_for_change();
+        long bad = wait_for_change(-1);
         if (bad)
             return done ? (long)done : bad;
     }

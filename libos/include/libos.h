@@ -282,7 +282,7 @@ long pipe_read(struct file *f, void *to, u64 size);
 long pipe_write(struct file *f, const void *from, u64 size);
 void pipe_drop(struct pipe *p, bool writer);
 long fifo_open(struct inode *i, const char *path, int flags, struct file **file);
-long wait_for_change(void);             /* until poll_wake(); 0, -ERESTARTSYS or -EFAULT; hold a reference to what is waited for */
+long wait_for_change(long timeout_ns);  /* until poll_wake() or the time (-1: none) is over; 0, -ERESTARTSYS or -EFAULT; hold a reference to what is waited for */
 long pair_out(struct file *one, struct file *two, long to, bool cloexec);
 
 /* fs/unix.c: AF_UNIX, all of it inside the enclave */
@@ -309,6 +309,7 @@ const struct boot_mount *mount_of(const char *path, const char **rest);
 
 /* fs/nodes.c: /dev, /proc, /sys: generated files; -ENOENT when there is no such node */
 const char *node_path(const char *path, char *to); /* /proc/PID as /proc/self; `to` has PATH_ROOM bytes, and may be the answer */
+const char *node_link(const char *path); /* where it leads; NULL: it is no link */
 long node_open(const char *path, int flags, struct file **file);
 long node_stat(const char *path, struct stat_k *st);
 bool node_child(const char *dir, u32 index, const char **name, u8 *kind);
@@ -366,5 +367,7 @@ u64 libos_rdtsc(void);
 extern char libos_rdtsc_none[];
 void start_program(void);
 extern bool g_trace;
+struct strings_at { u64 at, size; };
+extern struct strings_at g_arguments, g_variables; /* on the first stack, as the program was started */
 extern u32 g_online_cpus;
 #endif

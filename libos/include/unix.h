@@ -34,5 +34,7 @@ int unix_type(struct file *f);
 bool unix_listening(struct file *f);
 u64 unix_waiting(struct file *f);    /* FIONREAD */
 bool *unix_pass_credentials(struct file *f);
+#define UNIX_FOREVER (~0ull)
+u64 *unix_timeout(struct file *f, bool sending); /* ns a call waits at most; 0: not at all */
 u32 unix_error(struct file *f);      /* SO_ERROR: told once */
 #endif

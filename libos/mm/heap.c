@@ -243,61 +243,9 @@ long user_string(u64 address, char *to, size_t size)
     return -ENAMETOOLONG;
 }
 
-/* ---- small memory of the LibOS: size classes of powers of two, whole pages above ---- */
-static void *g_free[12];
-void *kmalloc(size_t size)
-{
-    u64 need = size + 16;
-    u32 class = 5;
-    while (class < 12 && (1ull << class) < need)
-        class++;
-    u64 *p;
-    if (class == 12) {
-        p = (u64 *)kpages(need);
-        if (!p)
-            return NULL;
-        *p = page_up(need);
-    } else {
-        if (!g_free[class]) {
-            u64 slab = kpages(0x4000);
-            if (!slab)
-                return NULL;
-            for (u64 at = slab; at < slab + 0x4000; at += 1ull << class) {
-                ((u64 *)at)[1] = (u64)g_free[class];
-                g_free[class] = (void *)at;
-            }
-        }
-        p = g_free[class];
-        g_free[class] = (void *)p[1];
-        *p = class;
-    }
-    memset(p + 2, 0, size);
-    return p + 2;
-}
-void kfree(void *memory)
-{
-    if (!memory)
-        return;
-    u64 *p = (u64 *)memory - 2;
-    if (*p >= PAGE)
-        kpages_free((u64)p, *p);
-    else {
-        u64 class = *p;
-        p[1] = (u64)g_free[class];
-        g_free[class] = p;
-    }
-}
-void *krealloc(void *p, size_t old_size, size_t size)
-{
-    void *new = kmalloc(size);
-    if (new && p) {
-        memcpy(new, p, old_size < size ? old_size : size);
-        kfree(p);
-    }
-    return new;
-}
-
 /* ---- system calls ---- */
+#define USER_TOP 0x7ffffffff000ull /* TASK_SIZE: no address of a program is above */
+
 long sys_brk(const long *a)
 {
     u64 want = (u64)a[0];
@@ -430,7 +378,7 @@ long sys_mmap(const long *a)
 long sys_munmap(const long *a)
 {
     u64 at = (u64)a[0], size = page_up((u64)a[1]);
-    if (at & (PAGE - 1) || !size)
+    if (at & (PAGE - 1) || !size || size > USER_TOP || at > USER_TOP - size)
         return -EINVAL;
     if (late_at(at))
         late_unmap(at, size);
@@ -450,13 +398,17 @@ long sys_mprotect(const long *a)
     const struct boot_object *o = object_at(at);
     if (at & (PAGE - 1))
         return -EINVAL;
-    if (!size)
+    if (!a[1])
         return 0;
+    if (!size || at + size <= at)
+        return -ENOMEM;
+    if (a[2] & ~0xfl) /* PROT_SEM is nothing */
+        return -EINVAL;
     if (o && at >= object_low(o))
         return object_protect(o, at, size, (int)prot);
     if (late_at(at))
         return late_protect(at, size, prot);
-    if (!heap_range(at, size) || has_kernel(at, size))
+    if (!heap_range(at, size) || !mapped(at, size))
         return -ENOMEM;
     long no_code = prot & PROT_EXEC ? edmm_execute(at, size) : 0;
     if (no_code)
@@ -482,7 +434,11 @@ long sys_mprotect(const long *a)
 long sys_mremap(const long *a)
 {
     u64 at = (u64)a[0], old_size = page_up((u64)a[1]), size = page_up((u64)a[2]);
-    if (at & (PAGE - 1) || !size || !old_size || a[3] & ~(long)MREMAP_MAYMOVE)
+    if (at & (PAGE - 1) || !size || a[3] & ~(long)MREMAP_MAYMOVE)
+        return -EINVAL;
+    if (!user_read_ok(at, PAGE))
+        return -EFAULT;
+    if (!old_size || old_size > USER_TOP)
         return -EINVAL;
     if (!heap_range(at, old_size) || has_kernel(at, old_size))
         return -EFAULT;
@@ -493,6 +449,8 @@ long sys_mremap(const long *a)
             take_out_user(at + size, at + old_size);
         return (long)at;
     }
+    if (!mapped(at, old_size))
+        return -EFAULT;
     long moved = shared_move(at, old_size, size);
     if (moved)
         return moved;
@@ -518,18 +476,25 @@ long sys_mremap(const long *a)
     return (long)to;
 }
 
+/* MADV_NORMAL to DONTNEED, FREE to COLLAPSE, and the kernel's own tests (HWPOISON, SOFT_OFFLINE) not. */
+static bool advice_known(int advice) { return (advice >= 0 && advice <= 4) || (advice >= 8 && advice <= 25); }
+
 long sys_madvise(const long *a)
 {
     u64 at = (u64)a[0], size = page_up((u64)a[1]);
-    if (at & (PAGE - 1))
+    if (at & (PAGE - 1) || (a[1] && !size) || at + size < at || !advice_known((int)a[2]))
         return -EINVAL;
+    if (!size)
+        return 0;
     if (late_used(at, size)) {
         if (a[2] == MADV_DONTNEED)
             late_zero(at, size);
         return 0;
     }
-    if (!heap_range(at, size) || has_kernel(at, size))
-        return size ? -ENOMEM : 0;
+    if (!heap_range(at, size))
+        return user_read_ok(at, size) ? 0 : -ENOMEM;
+    if (has_kernel(at, size))
+        return -ENOMEM;
     if (a[2] == MADV_DONTNEED && !shared_at(at, size)) {
         for (u32 i = region_after(at); i < g_regions && g_region[i].start < at + size; i++) {
             u64 from = g_region[i].start > at ? g_region[i].start : at, to = min64(g_region[i].end, at + size);
@@ -539,7 +504,7 @@ long sys_madvise(const long *a)
                 mm_zero(from, to - from);
         }
     }
-    return 0;
+    return mapped(at, size) ? 0 : -ENOMEM;
 }
 
 long sys_msync(const long *a)
@@ -548,6 +513,23 @@ long sys_msync(const long *a)
     if (at & (PAGE - 1) || a[2] & ~7l || (a[2] & 5) == 5)
         return -EINVAL;
     return !size || user_read_ok(at, size) ? 0 : -ENOMEM;
+}
+
+long sys_mincore(const long *a)
+{
+    u64 at = (u64)a[0], size = page_up((u64)a[1]), end = at + size;
+    if (at & (PAGE - 1))
+        return -EINVAL;
+    if ((u64)a[1] > USER_TOP || at > USER_TOP - size)
+        return -ENOMEM;
+    if (!user_write_ok((u64)a[2], size / PAGE))
+        return -EFAULT;
+    for (u8 *to = (u8 *)a[2]; at < end; at += PAGE, to++) {
+        if (!user_read_ok(at, PAGE))
+            return -ENOMEM;
+        *to = 1; /* evicted or not, the processor does not tell */
+    }
+    return 0;
 }
 
 long sys_zero_ok(const long *a) { (void)a; return 0; }

@@ -132,7 +132,7 @@ long object_map_fixed(const struct boot_object *o, u64 address, u64 length, int 
 
 long object_protect(const struct boot_object *o, u64 address, u64 length, int prot)
 {
-    if (prot != PROT_NONE && !object_holds(o, address, length, false))
+    if (length > page_up(o->base + o->span) - address || (prot != PROT_NONE && !object_holds(o, address, length, false)))
         return -ENOMEM;
     for (u64 page = address; page < address + length; page += PAGE)
         if ((prot & PROT_WRITE && is_text(o, page)) || (prot & PROT_EXEC && !is_text(o, page)))

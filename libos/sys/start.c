@@ -7,6 +7,7 @@
 static struct start_info g_info;
 const struct start_info *g_start = &g_info;
 u32 g_online_cpus = 1;
+struct strings_at g_arguments, g_variables;
 struct elf_header {
     u8 ident[16]; uint16_t type, machine; u32 version; u64 entry, phoff, shoff; u32 flags; uint16_t ehsize, phentsize, phnum,
     shentsize, shnum, shstrndx;
@@ -161,6 +162,8 @@ void start_main(struct thread *t, const struct start_info *from)
         cannot_start("arguments are too long for the stack");
     u64 exec_name = push(&sp, boot_string(b->program_path), strlen(boot_string(b->program_path)) + 1);
     u64 env_at = push(&sp, env.pool, env.used), args_at = push(&sp, args.pool, args.used);
+    g_arguments = (struct strings_at){args_at, args.used};
+    g_variables = (struct strings_at){env_at, env.used};
     u64 platform = push(&sp, "x86_64", 7);
     u8 random[16];
     if (!random_bytes(random, 16))

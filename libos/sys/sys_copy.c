@@ -1,5 +1,6 @@
 /* Copying between descriptors without the program's buffer: sendfile, copy_file_range, splice. */
 #include <linux/fcntl.h>
+#include <linux/poll.h>
 
 #include "sys.h"
 #include "temporary.h"
@@ -104,6 +105,13 @@ long sys_copy_file_range(const long *a)
     return place_out(a[1], from_at, n) && place_out(a[3], to_at, n) ? n : -EFAULT;
 }
 
+static bool would_wait(const struct file *f)
+{
+    if (f->type == FILE_PIPE && f->in)
+        return !f->in->used && f->in->writers;
+    return f->type == FILE_UNIX && !(unix_poll(f->unix_socket) & (POLLIN | POLLHUP | POLLERR));
+}
+
 static long splice_held(struct file *from, struct file *to, const long *a)
 {
     long from_at, to_at;
@@ -119,24 +127,19 @@ static long splice_held(struct file *from, struct file *to, const long *a)
     if (bad)
         return bad;
     u64 size = min64((u64)a[4], PIECE);
-    u32 was = from->flags;
-    if (a[5] & 2) /* SPLICE_F_NONBLOCK: of the pipe that is read */
-        from->flags |= O_NONBLOCK;
+    bool wait = !(a[5] & 2);         /* SPLICE_F_NONBLOCK: of this call and the pipe's end; what else there is waits as it is opened */
+    if (!wait && would_wait(from))
+        return -EAGAIN;
     if (to->type == FILE_PIPE && to->out)
         while (to->out->readers && to->out->used == to->out->size) {
-            if (to->flags & O_NONBLOCK || a[5] & 2) {
-                from->flags = was;
+            if (to->flags & O_NONBLOCK || !wait)
                 return -EAGAIN;
-            }
-            if ((bad = wait_for_change())) {
-                from->flags = was;
+            if ((bad = wait_for_change(-1)))
                 return bad;
-            }
         }
     if (to->type == FILE_PIPE && to->out)
         size = min64(size, to->out->size - to->out->used);
     long n = copy(from, &from_at, to, &to_at, size);
-    from->flags = was;
     return place_out(a[1], from_at, n) && place_out(a[3], to_at, n) ? n : -EFAULT;
 }
 

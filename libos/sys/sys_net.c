@@ -1,6 +1,7 @@
 /*
  * Sockets. AF_INET and AF_INET6 are the host's, where the measured manifest allows the network: everything that goes
- * through them is the host's to read, and so are its answers about its interfaces (NETLINK_ROUTE). AF_UNIX stays inside: fs/unix.c. Messages with ancillary data: sys_message.c.
+ * through them is the host's to read, and so are its answers about its interfaces (NETLINK_ROUTE).
+ * AF_UNIX stays inside: fs/unix.c. Messages: sys_message.c; options: sys_option.c.
  */
 #include <asm/unistd.h>
 #include <linux/fcntl.h>
@@ -9,9 +10,6 @@
 #include "sys.h"
 #include "unix.h"
 
-enum { UNIX_ = 1, INET = 2, INET6 = 10, NETLINK = 16 };
-enum { SO_TYPE_ = 3, SO_ERROR_ = 4, SO_SNDBUF_ = 7, SO_RCVBUF_ = 8, SO_PASSCRED_ = 16, SO_PEERCRED_ = 17, SO_RCVTIMEO_ = 20, SO_ACCEPTCONN_ = 30,
-       SO_PROTOCOL_ = 38, SO_DOMAIN_ = 39 };
 
 long socket_of(long fd, struct file **f)
 {
@@ -20,8 +18,13 @@ long socket_of(long fd, struct file **f)
         return -EBADF;
     return (*f)->socket ? 0 : -ENOTSOCK;
 }
-#define SOCK(fd) struct file *f; long bad_ = socket_of(fd, &f); if (bad_) return bad_
 
+static void socket_become(struct file *f, long fd, int type)
+{
+    f->host_fd = (int)fd;
+    f->socket = true;
+    f->socket_type = type;
+}
 static long socket_file(long fd, u32 flags, int type, struct file **file)
 {
     if (fd < 0)
@@ -31,9 +34,7 @@ static long socket_file(long fd, u32 flags, int type, struct file **file)
         host(__NR_close, fd);
         return -ENOMEM;
     }
-    f->host_fd = (int)fd;
-    f->socket = true;
-    f->socket_type = type;
+    socket_become(f, fd, type);
     *file = f;
     return 0;
 }
@@ -77,6 +78,15 @@ long sys_socketpair(const long *a)
 
 /* ---- addresses ---- */
 /* Programs give whole `struct sockaddr_storage`s, of which they have filled in a part: the rest of their memory stays inside. */
+u32 address_trim(u8 *address, u32 room)
+{
+    u32 family = address[0] | (u32)address[1] << 8;
+    u32 has = family == INET ? 8 : family == INET6 ? 28 : family == NETLINK ? 12 : 2, whole = family == INET6 ? 28 : family == NETLINK ? 12 : 16;
+    memset(address + has, 0, room - has);
+    if (family == NETLINK)
+        memset(address + 2, 0, 2);
+    return whole;
+}
 long address_in(long at, long size, struct host_address *to)
 {
     memset(to, 0, sizeof *to);
@@ -87,12 +97,7 @@ long address_in(long at, long size, struct host_address *to)
     if (!user_read_ok((u64)at, (u64)size))
         return -EFAULT;
     memcpy(to->bytes, (void *)at, (u64)size);
-    u32 family = to->bytes[0] | (u32)to->bytes[1] << 8;
-    u32 has = family == INET ? 8 : family == INET6 ? 28 : family == NETLINK ? 12 : 2, whole = family == INET6 ? 28 : family == NETLINK ? 12 : 16;
-    memset(to->bytes + has, 0, ADDRESS_MOST - has);
-    if (family == NETLINK)
-        memset(to->bytes + 2, 0, 2);
-    to->size = (u32)min64((u64)size, whole);
+    to->size = (u32)min64((u64)size, address_trim(to->bytes, ADDRESS_MOST));
     return 0;
 }
 u32 address_put(const struct host_address *a)
@@ -203,14 +208,21 @@ static long accept_unix(struct file *f, const long *a, struct file **new)
 }
 static long accept_host(struct file *f, const long *a, struct file **new)
 {
+    struct file *ready = file_new(FILE_HOST, O_RDWR | ((u32)a[3] & O_NONBLOCK)); /* first: without memory the connection stays where it is */
+    if (!ready)
+        return -ENOMEM;
     address_room();
     long fd = fd_fresh(host_wait(__NR_accept4, (u64)f->host_fd, host_data_address(), host_data_address() + ADDRESS_MOST,
                                  (u32)a[3] | O_CLOEXEC, 0, 0, 1 << 20));
-    if (fd < 0)
-        return fd == -EINTR ? -ERESTARTSYS : fd;
-    long bad = socket_file(fd, (u32)a[3], f->socket_type, new);
-    if (!bad && (bad = address_out(a[1], a[2])))
-        file_drop(*new);
+    long bad = fd == -EINTR ? -ERESTARTSYS : fd < 0 ? fd : 0;
+    if (!bad) {
+        socket_become(ready, fd, f->socket_type);
+        bad = address_out(a[1], a[2]);
+    }
+    if (bad)
+        file_drop(ready);
+    else
+        *new = ready;
     return bad;
 }
 long sys_accept4(const long *a)
@@ -247,78 +259,3 @@ static long name_of(long nr, const long *a)
 }
 long sys_getsockname(const long *a) { return name_of(__NR_getsockname, a); }
 long sys_getpeername(const long *a) { return name_of(__NR_getpeername, a); }
-
-/* ---- options ---- */
-long sys_setsockopt(const long *a)
-{
-    SOCK(a[0]);
-    u64 size = (u64)a[4];
-    if (f->type == FILE_UNIX) {
-        if (a[1] != 1)
-            return -EOPNOTSUPP;
-        if (size < 4)
-            return -EINVAL;
-        if (!user_read_ok((u64)a[3], 4))
-            return -EFAULT;
-        if (a[2] == SO_PASSCRED_)
-            *unix_pass_credentials(f) = *(int *)a[3] != 0;
-        return 0;
-    }
-    if (size > OPTION_MOST)
-        return -EINVAL;
-    if (!user_read_ok((u64)a[3], size))
-        return -EFAULT;
-    memcpy(ocall_data(), (void *)a[3], size);
-    return host_zero(__NR_setsockopt, f->host_fd, (int)a[1], (int)a[2], a[3] ? host_data_address() : 0, size);
-}
-
-static long unix_option(struct file *f, long option, long at, long size_at)
-{
-    u32 value[4] = {0}, size = 4;
-    switch (option) {
-    case SO_TYPE_: value[0] = (u32)unix_type(f); break;
-    case SO_ERROR_: value[0] = unix_error(f); break;
-    case SO_SNDBUF_: case SO_RCVBUF_: value[0] = 212992; break;
-    case SO_PASSCRED_: value[0] = *unix_pass_credentials(f); break;
-    case SO_PEERCRED_:
-        value[0] = PID, value[1] = g_identity.uid[1], value[2] = g_identity.gid[1];
-        size = 12;
-        break;
-    case SO_RCVTIMEO_: case SO_RCVTIMEO_ + 1: size = 16; break;
-    case SO_ACCEPTCONN_: value[0] = unix_listening(f); break;
-    case SO_DOMAIN_: value[0] = UNIX_; break;
-    case SO_PROTOCOL_: break;
-    default: value[0] = 0;
-    }
-    u32 room = *(u32 *)size_at;
-    if (room < size)
-        size = room;
-    if (!user_write_ok((u64)at, size))
-        return -EFAULT;
-    memcpy((void *)at, value, size);
-    *(u32 *)size_at = size;
-    return 0;
-}
-long sys_getsockopt(const long *a)
-{
-    SOCK(a[0]);
-    if (!user_write_ok((u64)a[4], 4))
-        return -EFAULT;
-    u32 room = *(u32 *)a[4];
-    if ((int)room < 0)
-        return -EINVAL;
-    if (f->type == FILE_UNIX)
-        return a[1] == 1 ? unix_option(f, a[2], a[3], a[4]) : -EOPNOTSUPP;
-    if (room > OPTION_MOST)
-        room = OPTION_MOST;
-    if (!user_write_ok((u64)a[3], room))
-        return -EFAULT;
-    *(volatile u32 *)(ocall_data() + OPTION_MOST) = room;
-    long ret = host(__NR_getsockopt, f->host_fd, (int)a[1], (int)a[2], host_data_address(), host_data_address() + OPTION_MOST);
-    u32 size = *(volatile u32 *)(ocall_data() + OPTION_MOST);
-    if (ret || size > room)
-        return ret < 0 ? ret : -EIO;
-    memcpy((void *)a[3], ocall_data(), size);
-    *(u32 *)a[4] = size;
-    return 0;
-}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -44,6 +45,9 @@ static void hostile(struct ocall_block *b)
         for (int i = 0; i < 40; i++)
             if (b->data[i] == 0xaa) b->ret = -71;
     if ((b->number == SYS_listen || b->number == SYS_shutdown) && g_mode == 13) b->ret = 7;
+    if (b->number == SYS_setsockopt)
+        for (uint64_t i = 0; i < b->arg[4]; i++)
+            if (((uint8_t *)b->arg[3])[i] == 0xaa) b->ret = -71;
     if (b->number == SYS_sendto && b->arg[4])
         for (uint64_t i = 0; i < b->arg[5]; i++)
             if (((uint8_t *)b->arg[4])[i] == 0xaa) b->ret = -71;
@@ -72,6 +76,10 @@ def one():
 made = attempt(one)
 if isinstance(made, int): print(json.dumps({"socket": made})); sys.exit()
 made.bind(("127.0.0.1", 0))
+def port(): return attempt(lambda: made.getsockname()[1])
+while port() > 0 and 0xaa in struct.pack("!H", port()): # the mark of what must not leave
+    made = one()
+    made.bind(("127.0.0.1", 0))
 made.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTTL if hasattr(socket, "IP_RECVTTL") else 12, 1)
 said["name"] = attempt(lambda: made.getsockname()[0])
 to = ("127.0.0.1", made.getsockname()[1]) if said["name"] == "127.0.0.1" else None
@@ -97,7 +105,27 @@ if to:
     header = struct.pack("=QIIQQQQII", *header)
     said["gaps"] = libc.sendmsg(made.fileno(), header, 0)
     if said["gaps"] < 0: said["gaps"] = -ctypes.get_errno()
+    def tell(level, option, value):
+        return libc.setsockopt(made.fileno(), level, option, value, len(value)) and -ctypes.get_errno()
+    gap, group = b"\\xaa" * 4, struct.pack("=H2s4s", 2, bytes(2), bytes([224, 0, 0, 200])) + b"\\xaa" * 120
+    source = struct.pack("=H2s4s", 2, bytes(2), bytes([127, 0, 0, 1])) + b"\\xaa" * 120
+    loopback = struct.pack("=I", 1)
+    filter = bytes([224, 0, 0, 202, 127, 0, 0, 1]) + struct.pack("=II4s", 1, 1, bytes([127, 0, 0, 1]))
+    join = struct.pack("=4s4s", bytes([224, 0, 0, 202]), bytes([127, 0, 0, 1]))
+    said["options"] = [
+        tell(1, 6, struct.pack("=i", 1) + gap * 9), # SO_BROADCAST, of a longer buffer
+        tell(0, 33, b"\\1"), # IP_MULTICAST_TTL: one byte is as good as four
+        tell(1, 13, struct.pack("=ii", 0, 3) + gap), # SO_LINGER
+        tell(1, 20, struct.pack("=qq", 5, 0) + gap), # SO_RCVTIMEO
+        tell(0, 42, loopback + gap + group), # MCAST_JOIN_GROUP
+        tell(0, 45, loopback + gap + group), # MCAST_LEAVE_GROUP
+        tell(0, 46, loopback + gap + group + source), # MCAST_JOIN_SOURCE_GROUP
+        tell(0, 35, join), tell(0, 41, filter + gap * 3), # IP_ADD_MEMBERSHIP, IP_MSFILTER
+        tell(0, 4, b"\\1" * 41), # IP_OPTIONS: too many
+    ]
     stream = socket.socket()
+    name = b"reno\\0" + gap * 9 # TCP_CONGESTION: as far as the NUL
+    said["name of an algorithm"] = libc.setsockopt(stream.fileno(), 6, 13, name, len(name)) and -ctypes.get_errno()
     said["zero"] = [libc.listen(stream.fileno(), 1), libc.shutdown(stream.fileno(), 2)]
     said["option"] = attempt(lambda: made.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE))
 print(json.dumps(said))
@@ -110,6 +138,8 @@ HONEST = {
     "index": True,  # -71: bytes of the program's struct ifreq behind the name have reached the host
     "address": 1,  # the same of the bytes behind a struct sockaddr_in
     "gaps": 1,  # -72: of those between records of ancillary data
+    "options": [0, 0, 0, 0, 0, 0, 0, 0, 0, -errno.EINVAL],  # -71: bytes that no option has
+    "name of an algorithm": 0,
     "zero": [0, 0],
     "option": 2,
 }

@@ -11,6 +11,7 @@ from support.guests import GUESTS, Guests, Outcome, checks_of
 from support.programs import HELLO, compile_c
 
 CALLS, WAITING, UNMAPPED, WIDE = "system_calls.c", "waiting.c", "unmapped.c", "loads_wide.c"
+LOCAL, ADDRESSES = "local_sockets.c", "addresses.c"
 INSIDE = "inside.c"
 
 
@@ -71,8 +72,32 @@ def test_unmapped(unmapped: Outcome, check: str) -> None:
 
 
 @pytest.fixture(scope="module")
+def local(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return static_guest(
+        guests, tmp_path_factory, LOCAL, 'memory = "24M"\nthreads = 4\nnetwork = true', timeout=60
+    )
+
+
+@pytest.mark.parametrize("check", checks_of(LOCAL))
+def test_local_sockets(local: Outcome, check: str) -> None:
+    local.assert_ok(check)
+
+
+@pytest.fixture(scope="module")
+def addresses(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return static_guest(guests, tmp_path_factory, ADDRESSES, 'memory = "8M"\nthreads = 1', timeout=30)
+
+
+@pytest.mark.parametrize("check", checks_of(ADDRESSES))
+def test_addresses(addresses: Outcome, check: str) -> None:
+    addresses.assert_ok(check)
+
+
+@pytest.fixture(scope="module")
 def inside(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return static_guest(guests, tmp_path_factory, INSIDE, 'memory = "32M"\nthreads = 1', timeout=60)
+    return static_guest(
+        guests, tmp_path_factory, INSIDE, 'memory = "32M"\nthreads = 1\nnetwork = true', timeout=60
+    )
 
 
 @pytest.mark.parametrize("check", checks_of(INSIDE))
@@ -80,7 +105,7 @@ def test_inside(inside: Outcome, check: str) -> None:
     inside.assert_ok(check)
 
 
-@pytest.mark.parametrize("name", [CALLS, WAITING, UNMAPPED])
+@pytest.mark.parametrize("name", [CALLS, WAITING, UNMAPPED, LOCAL, ADDRESSES])
 def test_control(name: str, tmp_path: Path) -> None:
     """Linux itself answers so; what the guest expects is not this LibOS's own idea."""
     program = compiled(tmp_path, name, "calls")

@@ -1,6 +1,7 @@
 /* Guest: what only the inside has: the LibOS's own memory, and no more than a few MiB of it. No control outside. */
 #include "guest.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -105,6 +106,27 @@ CHECK(connection_without_memory)
     while (n > 0)
         close(fds[--n]);
     EXPECT((fd = accept(listening, NULL, NULL)) >= 0); /* it was still there */
+    for (int i = 0; i < taken; i++)
+        munmap(g_taken[i], g_sizes[i]);
+    close(fd), close(client), close(listening);
+}
+
+CHECK(connection_of_the_host_without_memory)
+{
+    struct sockaddr_in name = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t size = sizeof name;
+    int listening = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), client = socket(AF_INET, SOCK_STREAM, 0), fds[1000], n = 0, fd;
+    char byte = 0;
+    EXPECT(bind(listening, (void *)&name, size) == 0 && getsockname(listening, (void *)&name, &size) == 0);
+    EXPECT(listen(listening, 4) == 0 && connect(client, (void *)&name, size) == 0 && write(client, "x", 1) == 1);
+    int taken = take_all();
+    while (n < 1000 && (fds[n] = epoll_create1(0)) >= 0)
+        n++;
+    EXPECT(n < 1000 && errno == ENOMEM);
+    EXPECT_ERROR(accept(listening, NULL, NULL), ENOMEM);
+    while (n > 0)
+        close(fds[--n]);
+    EXPECT((fd = accept(listening, NULL, NULL)) >= 0 && read(fd, &byte, 1) == 1 && byte == 'x');
     for (int i = 0; i < taken; i++)
         munmap(g_taken[i], g_sizes[i]);
     close(fd), close(client), close(listening);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import faulthandler
 import mmap
 import multiprocessing
 import os
@@ -14,6 +15,8 @@ import selectors
 import signal
 import socket
 import sqlite3
+import stat
+import sys
 import tempfile
 import threading
 import time
@@ -180,6 +183,46 @@ def check_proc() -> None:
         memory
     )
     assert len(text("/proc/loadavg").split()) == 5
+    status = dict(line.split(":", 1) for line in text("/proc/self/status").splitlines())
+    assert [int(n) for n in status["Uid"].split()[:2]] == [os.getuid(), os.geteuid()]
+    assert {"Threads", "VmRSS", "Umask", "Gid", "voluntary_ctxt_switches", "TracerPid"} <= set(status)
+    assert len(text("/proc/self/statm").split()) == 7
+
+
+def check_own_command_line() -> None:
+    def words(path: str) -> list[bytes]:
+        with open(path, "rb") as file:
+            whole = file.read()
+        assert whole.endswith(b"\0")
+        return whole[:-1].split(b"\0")
+
+    found = words("/proc/self/cmdline")
+    assert found == [os.fsencode(word) for word in sys.orig_argv]
+    assert len(found) >= 2 and found[-1].endswith(b".py")
+    for word in words(f"/proc/{os.getpid()}/environ"):
+        name, _, value = word.partition(b"=")
+        assert os.environb[name] == value
+
+
+def check_own_links() -> None:
+    own = "/proc/self"
+    assert os.readlink(f"{own}/cwd") == os.getcwd() and os.readlink(f"{own}/root") == "/"
+    for name in ("exe", "cwd", "root"):
+        assert stat.S_ISLNK(os.lstat(f"{own}/{name}").st_mode) and name in os.listdir(own)
+    assert os.path.samefile(os.readlink(f"{own}/exe"), f"{own}/exe")
+    with open(f"{own}/exe", "rb") as program:  # the program, not its name
+        assert program.read(4) == b"\x7fELF"
+    assert os.listdir(f"{own}/root/proc/self/fd")
+
+
+def check_tracebacks() -> None:
+    with tempfile.TemporaryFile("w+") as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+        faulthandler.dump_traceback_later(0.05, file=file)
+        time.sleep(0.3)
+        faulthandler.cancel_dump_traceback_later()
+        file.seek(0)
+        assert file.read().count("check_tracebacks") == 2
 
 
 if __name__ == "__main__":
