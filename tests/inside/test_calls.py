@@ -323,6 +323,14 @@ def test_inside_needs_the_standard_library_only():
         ours = {n for n in sys.modules if n.startswith("strongroom.")}
         assert all(n.startswith("strongroom.inside") for n in ours), ours
         assert "cryptography" not in sys.modules
+        for use in (lambda: strongroom.inside.owner("http://a").unlock("/m", "k"),
+                    lambda: strongroom.inside.seal(b""), lambda: strongroom.inside.unseal(b"")):
+            try:
+                use()
+            except strongroom.inside.InsideError as error:
+                assert 'packages = ["cryptography"] in enclave.toml' in str(error), error
+            else:
+                raise AssertionError("used without cryptography")
     """
     folder = Path(strongroom.__file__).parent
     subprocess.run([sys.executable, "-I", "-c", textwrap.dedent(script), str(folder)], check=True, timeout=60)

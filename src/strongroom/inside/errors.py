@@ -25,3 +25,19 @@ class KeyRefused(InsideError):
 
 class RecordError(InsideError):
     """A record cannot be decrypted: another key, another name, or altered."""
+
+
+class NoCryptography(InsideError, ModuleNotFoundError):
+    """The image has no ``cryptography``, which all that has to do with keys is made of."""
+
+
+def need_cryptography() -> None:
+    """Raises NoCryptography, which says how it comes inside."""
+    try:
+        import cryptography  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "cryptography":
+            raise
+        raise NoCryptography(
+            'keys need the package cryptography inside: packages = ["cryptography"] in enclave.toml, then build again'
+        ) from None

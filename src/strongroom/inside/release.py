@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from strongroom.inside import binding
 from strongroom.inside.device import Attestation
-from strongroom.inside.errors import KeyRefused
+from strongroom.inside.errors import KeyRefused, need_cryptography
 from strongroom.inside.records import RecordKey
 
 TYPE_CHECKING = False
@@ -45,6 +45,7 @@ class Owner:
         self._device.unlock(mount, self._release(name))
 
     def _release(self, name: str) -> bytes:
+        need_cryptography()
         from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
         if not binding.valid_name(name):

@@ -12,7 +12,7 @@ import os
 import struct
 
 from strongroom.inside.device import Attestation
-from strongroom.inside.errors import DeviceError, RecordError
+from strongroom.inside.errors import DeviceError, RecordError, need_cryptography
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def _cipher(device: Attestation, policy: int, isv_svn: int, cpu_svn: bytes, key_
 
 def seal(data: bytes, policy: Policy = "mrenclave", device: Attestation | None = None) -> bytes:
     """``data`` sealed to this enclave (``mrenclave``), or to all of its signer's (``mrsigner``)."""
+    need_cryptography()
     if policy not in _POLICIES:
         raise ValueError("policy is 'mrenclave' or 'mrsigner'")
     device = device or Attestation()
@@ -50,6 +51,7 @@ def seal(data: bytes, policy: Policy = "mrenclave", device: Attestation | None =
 def unseal(sealed: bytes, device: Attestation | None = None) -> bytes:
     """What ``seal`` was given. Raises RecordError: another enclave's, another machine's or altered data, or sealed by a
     newer version of the program or under newer microcode."""
+    need_cryptography()
     from cryptography.exceptions import InvalidTag
 
     sealed = bytes(sealed)
