@@ -10,12 +10,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NATIVE = REPOSITORY / "build" / "native"
 NOBODY = 65534
+
+
+class _Popen(subprocess.Popen[str]):
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *rest)
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,9 @@ class Command:
         }
 
     def popen(self, *words: str, **more: object) -> subprocess.Popen[str]:
+        """As a context manager it does not outlive a test that fails: a program may sleep a long time."""
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": "/", **more}
-        return subprocess.Popen(
+        return _Popen(
             [*self.prefix(), "-m", "strongroom", *words],
             env=self.environment(),
             **options,  # type: ignore[call-overload]

@@ -207,7 +207,7 @@ class Spawned:
 
     def __init__(self, connection: client.Connection, ready: Message, mrenclave: bytes) -> None:
         self._connection = connection
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may come while another one is told
         self.level = protocol.text(ready, "level", 16)
         self.vm = protocol.text(ready, "vm", 64)
         self.size = protocol.text(ready, "size", 64)
@@ -224,11 +224,18 @@ class Spawned:
         with contextlib.suppress(StrongroomError), self._lock:
             protocol.send(self._connection.sock, {"signal": number})
 
-    def wait(self, timeout: float | None = None) -> int | None:
-        """The exit status (128+n for a signal), or None after ``timeout`` seconds. Raises RemoteError, Closed."""
+    def wait(self, timeout: float | None = None, woken: int | None = None) -> int | None:
+        """The exit status (128+n for a signal), or None after ``timeout`` seconds. Raises RemoteError, Closed.
+
+        ``woken``: what is readable when a signal has come (``_forwarding``).
+        """
         if self.status is None:
-            if not readable([self._connection.sock.fileno()], timeout):
-                return None
+            sock = self._connection.sock.fileno()
+            watched = [sock] if woken is None else [sock, woken]
+            while sock not in (found := readable(watched, timeout)):
+                if woken is None or not found:
+                    return None
+                os.read(woken, 64)  # its handler has run, or does so now
             try:
                 message, descriptors = self._connection.reply(None)
             except protocol.Closed as error:
@@ -294,14 +301,23 @@ def prepare(
 
 
 @contextlib.contextmanager
-def _forwarding(send: Callable[[int], None]) -> Iterator[None]:
-    """While this lasts, what the terminal or others send here goes to the program."""
+def _forwarding(send: Callable[[int], None]) -> Iterator[int]:
+    """While this lasts, what the terminal or others send here goes to the program.
+
+    Python runs a handler between two instructions of its own: one that comes just before poll(2) would lie there until
+    the program ends. The descriptor that this gives is readable then.
+    """
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     before = {number: signal.signal(number, lambda n, _: send(n)) for number in FORWARDED}
     try:
-        yield
+        yield read
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        os.close(read)
+        os.close(write)
 
 
 def run(
@@ -323,9 +339,9 @@ def run(
         line = json.dumps(facts) if as_json else headline(spawned.level, spawned.vm, spawned.mrenclave)
         print(line, file=sys.stderr, flush=True)
         began = time.monotonic()
-        with _forwarding(spawned.signal):
+        with _forwarding(spawned.signal) as woken:
             spawned.go()
-            status = spawned.wait()
+            status = spawned.wait(woken=woken)
         if on_end is not None:
             on_end(spawned, time.monotonic() - began)
     assert status is not None

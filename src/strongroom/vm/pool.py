@@ -119,9 +119,9 @@ class Pool:
 
     @property
     def count(self) -> int:
-        """Loaders that wait."""
+        """Loaders that wait: one of them is what the next run takes. Those that still start are not."""
         with self._lock:
-            return sum(place.run is not None for place in self._places.values())
+            return sum(place.run is not None and place.run.ready for place in self._places.values())
 
     def _end(self, place: _Place) -> None:
         """The place is out of the pool."""
