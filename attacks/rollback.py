@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -24,6 +25,15 @@ def last(done: subprocess.CompletedProcess[str]) -> str:
     return (done.stderr.strip().splitlines() or ["no word"])[-1]
 
 
+def copied(source: Path, target: Path) -> Path:
+    """A copy with the owners: a file that the enclave's user may not open would look like one that was refused."""
+    shutil.copytree(source, target)
+    for path in (source, *source.rglob("*")):
+        facts = path.stat()
+        os.chown(target / path.relative_to(source), facts.st_uid, facts.st_gid)
+    return target
+
+
 def attempts(folder: Path, words: list[str]) -> list[Attempt]:
     older, altered = "an older state of the sealed folder", "a byte of the sealed folder's files changed"
     first = run(words)
@@ -31,10 +41,10 @@ def attempts(folder: Path, words: list[str]) -> list[Attempt]:
         reason = f"the program does not run before the attack: {last(first)}"
         return [Attempt(older, NOT_TRIED, reason), Attempt(altered, NOT_TRIED, reason)]
     with tempfile.TemporaryDirectory(prefix="sr-attack-") as place:
-        copy = Path(shutil.copytree(folder, Path(place) / "older"))
+        copy = copied(folder, Path(place) / "older")
         second = run(words)
         shutil.rmtree(folder)
-        shutil.copytree(copy, folder)
+        copied(copy, folder)
         third = run(words)
     if second.stdout != "run 2\n":
         result = Attempt(older, NOT_TRIED, f"the program does not count: {last(second)}")

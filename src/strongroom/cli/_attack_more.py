@@ -157,6 +157,10 @@ def rollback(vm: str, level: str | None) -> list[Outcome]:
     def enclave() -> tuple[str, Attempts]:
         with tempfile.TemporaryDirectory(prefix="sr-attack-") as folder:
             copy = Path(shutil.copytree(project("attacks/vault"), Path(folder) / "vault"))
+            (copy / "store").mkdir()
+            (copy / "store").chmod(
+                0o777
+            )  # the enclave has a user of its own, and not every file system maps it
             words = [sys.executable, "-m", "strongroom", "run", "--vm", vm]
             argv = json.dumps([*words, *(["--level", level] if level else []), str(copy)])
             return level_of(level), program(["rollback.py", "--folder", str(copy / "store"), "--argv", argv])
