@@ -90,7 +90,10 @@ def test_verbs(
     assert main(["new", project]) == 0
     assert "next: strongroom build" in capfd.readouterr().out
     assert main(["new", project]) == 1
-    assert capfd.readouterr().err == f"strongroom: {project} is not empty: name a new folder\n"
+    assert (
+        capfd.readouterr().err == f"strongroom: {project} is not empty: name a new folder, "
+        "or write enclave.toml into this one (docs/manifest.md)\n"
+    )
     assert main(["build", project, "--json"]) == 0
     facts = json.loads(capfd.readouterr().out)
     assert "Standard_DC2s_v2" in facts["vm_sizes"] and "Standard_DC1s_v2" not in facts["vm_sizes"]
