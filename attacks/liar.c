@@ -128,7 +128,7 @@ static int lying_create(pthread_t *thread, const pthread_attr_t *attr, void *(*s
         nanosleep(&moment, NULL);
     }
     if (is("thread-denied")) { /* it runs, and the enclave is told that it does not */
-        struct timespec moment = {0, 20000000};
+        struct timespec moment = {0, 300000000}; /* it has entered by then, on a busy machine too: later it would be refused */
         nanosleep(&moment, NULL);
         return EAGAIN;
     }
