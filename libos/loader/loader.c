@@ -1,39 +1,27 @@
 /*
- * strongroom-loader: the untrusted half. Builds the enclave by Linux's SGX interface, enters it by the vDSO,
+ * strongroom-loader: the untrusted half. Builds the enclave by Linux's SGX interface (image.c), enters it by the vDSO,
  * makes the system calls that the LibOS asks for. Knows nothing of the machine under it.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include <asm/sgx.h>
-#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/auxv.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "boot.h"
-#include "ocall.h"
+#include "loader.h"
 
-#define PAGE 4096ull
-#define THREADS_MAX 1024
-#define SGX_PAGE_TYPE_TRIM 4 /* SDM vol. 3D, "SECINFO.FLAGS.PT" */
 #define LEAF_EENTER 2
 #define LEAF_ERESUME 3
 #define LEAF_EEXIT 4
@@ -42,231 +30,11 @@
 #define LOADER_BEFORE_START(info) /* attacks/liar.c is this loader with lies in it */
 #endif
 
-struct worker {
-    uint64_t tcs;
-    struct ocall_block *block;
-    int event;
-    _Atomic pid_t tid;
-    volatile sig_atomic_t event_inside; /* the LibOS is at CSSA 1: another signal waits until it is out again */
-    volatile sig_atomic_t event_again;
-    struct sgx_enclave_run run;
-};
-static struct worker g_worker[THREADS_MAX];
-static uint32_t g_workers;
+struct worker g_worker[THREADS_MAX];
+uint32_t g_workers;
 static uint64_t g_pending;
 static vdso_sgx_enter_enclave_t g_enter;
-static bool g_debug;
 static _Thread_local struct worker *t_worker;
-
-__attribute__((noreturn, format(printf, 1, 2))) static void fail(const char *f, ...)
-{
-    va_list list;
-    fputs("strongroom-loader: ", stderr);
-    va_start(list, f);
-    vfprintf(stderr, f, list);
-    va_end(list);
-    fputc('\n', stderr);
-    _exit(125);
-}
-
-/* ---- --timing: when each step was done, for the benchmarks ---- */
-static struct { const char *name; uint64_t ns; } g_step[8];
-static unsigned g_steps;
-
-static void step_done(const char *name)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    if (g_steps < sizeof g_step / sizeof *g_step) {
-        g_step[g_steps].name = name;
-        g_step[g_steps++].ns = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-    }
-}
-
-static void steps_tell(void)
-{
-    char line[512];
-    int n = snprintf(line, sizeof line, "strongroom-loader: timing");
-    for (unsigned i = 0; i < g_steps && n < (int)sizeof line; i++)
-        n += snprintf(line + n, sizeof line - (size_t)n, " %s=%llu", g_step[i].name, (unsigned long long)g_step[i].ns);
-    fprintf(stderr, "%s\n", line);
-}
-
-/* ---- the image ---- */
-static const uint8_t *map_file(int fd, const char *name, uint64_t *size)
-{
-    struct stat st;
-    if (fstat(fd, &st))
-        fail("%s: %s", name, strerror(errno));
-    *size = (uint64_t)st.st_size;
-    void *at = mmap(NULL, *size ? *size : 1, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (at == MAP_FAILED)
-        fail("%s: %s", name, strerror(errno));
-    return at;
-}
-
-static int g_device = -1;               /* kept where the heap grows and shrinks */
-static struct { uint64_t base, size; int prot; } g_heap; /* SGX2: room for pages to come; from the boot information, size 0: none */
-
-struct area { uint64_t start, end; int prot; };
-static struct area *g_area;
-static uint32_t g_areas;
-
-static void area_add(uint64_t at, uint64_t size, int prot)
-{
-    if (g_areas && g_area[g_areas - 1].end == at && g_area[g_areas - 1].prot == prot) {
-        g_area[g_areas - 1].end += size;
-        return;
-    }
-    if (!(g_areas & (g_areas + 1)) || !g_area)
-        g_area = realloc(g_area, (2 * g_areas + 2) * sizeof *g_area);
-    if (!g_area)
-        fail("no memory");
-    g_area[g_areas++] = (struct area){at, at + size, prot};
-}
-
-static void add_pages(int device, const void *from, uint64_t at, uint64_t size, uint64_t flags, bool measure)
-{
-    struct { uint64_t flags; uint8_t zero[56]; } __attribute__((aligned(64))) secinfo = {flags, {0}};
-    struct sgx_enclave_add_pages add = {
-        (uint64_t)from, at, size, (uint64_t)&secinfo, measure ? SGX_PAGE_MEASURE : 0, 0,
-    };
-    while (add.length) {
-        add.count = 0;
-        int ret = ioctl(device, SGX_IOC_ENCLAVE_ADD_PAGES, &add);
-        if (ret && errno != EINTR && errno != EAGAIN)
-            fail("adding the enclave's pages at %#llx: %s%s", (unsigned long long)at, strerror(errno),
-                 errno == ENOMEM ? " (the EPC is full, and nothing more can be evicted: see strongroom fit)" : "");
-        if (!add.count && !ret)
-            break;
-        add.src += add.count;
-        add.offset += add.count;
-        add.length -= add.count;
-    }
-}
-
-static uint64_t u64_at(const uint8_t *p) { uint64_t v; memcpy(&v, p, 8); return v; }
-static uint32_t u32_at(const uint8_t *p) { uint32_t v; memcpy(&v, p, 4); return v; }
-
-static uint64_t xcr0(void)
-{
-    uint32_t a = 1, b, c = 0, d;
-    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    if (!(c >> 27 & 1))
-        return 3;
-    __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
-    return a | (uint64_t)d << 32;
-}
-
-#define BATCH (256 * PAGE)
-#define ZEROS (1024 * PAGE)
-static int image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
-{
-    int device = open("/dev/sgx_enclave", O_RDWR | O_CLOEXEC);
-    if (device < 0)
-        device = open("/dev/sgx/enclave", O_RDWR | O_CLOEXEC);
-    if (device < 0)
-        fail("/dev/sgx_enclave: %s", strerror(errno));
-    if (size < 64 || memcmp(s, "ECREATE", 8))
-        fail("enclave.sgxs does not start with ECREATE");
-    uint8_t *secs = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    uint8_t *batch = mmap(NULL, BATCH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (secs == MAP_FAILED || batch == MAP_FAILED)
-        fail("no memory");
-    uint32_t ssa_frame = u32_at(s + 8), misc = u32_at(sig + 900) | 1;
-    uint64_t elrange = u64_at(s + 12), attributes = u64_at(sig + 928), xfrm = xcr0() & 0xe7, base = 0;
-    memcpy(secs, &elrange, 8);
-    memcpy(secs + 8, &base, 8);
-    memcpy(secs + 16, &ssa_frame, 4);
-    memcpy(secs + 20, &misc, 4);
-    memcpy(secs + 48, &attributes, 8);
-    memcpy(secs + 56, &xfrm, 8);
-    g_debug = attributes & 2;
-    struct sgx_enclave_create create = {(uint64_t)secs};
-    if (ioctl(device, SGX_IOC_ENCLAVE_CREATE, &create)) {
-        misc = u32_at(sig + 900); /* a processor without EXINFO */
-        memcpy(secs + 20, &misc, 4);
-        if (ioctl(device, SGX_IOC_ENCLAVE_CREATE, &create))
-            fail("creating the enclave: %s", strerror(errno));
-    }
-    step_done("created");
-    uint64_t at = 64;
-    /* What unmeasured pages of zeros are added from, again and again: a page's first read costs a fault. */
-    uint8_t *zero = mmap(NULL, ZEROS, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (zero == MAP_FAILED)
-        fail("no memory");
-    madvise(zero, ZEROS, MADV_HUGEPAGE);
-    while (at < size) {
-        if (at + 64 > size)
-            fail("enclave.sgxs is damaged (it ends within a record): build it again");
-        /* One run: pages that follow each other, with the same flags, all measured or none. */
-        uint64_t start = 0, length = 0, flags = 0, measured = 0;
-        while (at + 64 <= size && length < (measured || !length ? BATCH : ~0ull)) {
-            if (memcmp(s + at, "EADD\0\0\0\0", 8))
-                fail("enclave.sgxs is damaged (unknown record at %llu): build it again", (unsigned long long)at);
-            uint64_t offset = u64_at(s + at + 8), page_flags = u64_at(s + at + 16), next = at + 64;
-            bool has = next + 64 <= size && !memcmp(s + next, "EEXTEND", 8);
-            bool data = next + 64 <= size && !memcmp(s + next, "UNMEASRD", 8);
-            uint64_t kind = has ? 1 : data ? 2 : 0;
-            if (length && (offset != start + length || page_flags != flags || kind != measured))
-                break;
-            if (!length)
-                start = offset, flags = page_flags, measured = kind;
-            if (kind) {
-                uint8_t *page = batch + length;
-                if (size - next < 16 * 320 || memcmp(s + next + 15 * 320, has ? "EEXTEND" : "UNMEASRD", 8))
-                    memset(page, 0, PAGE); /* it does not have all its parts */
-                while (next + 320 <= size && !memcmp(s + next, has ? "EEXTEND" : "UNMEASRD", 8)) {
-                    uint64_t to = u64_at(s + next + 8) - offset;
-                    if (to > PAGE - 256)
-                        break;
-                    memcpy(page + to, s + next + 64, 256);
-                    next += 320;
-                }
-            }
-            if ((flags >> 8 & 0xff) == 1 && g_workers < THREADS_MAX)
-                g_worker[g_workers++].tcs = offset;
-            at = next;
-            length += PAGE;
-        }
-        if (measured && start <= BOOT_ADDRESS && BOOT_ADDRESS < start + length) {
-            const struct boot_info *info = (const void *)(batch + (BOOT_ADDRESS - start));
-            if (info->magic == BOOT_MAGIC && info->flags & BOOT_EDMM) {
-                g_heap.base = info->heap_base;
-                g_heap.size = info->heap_size;
-                g_heap.prot = PROT_READ | PROT_WRITE | (info->late_size ? PROT_EXEC : 0);
-            }
-        }
-        if (measured)
-            add_pages(device, batch, start, length, flags, measured == 1);
-        for (uint64_t done = 0, part; !measured && done < length; done += part) {
-            part = length - done < ZEROS ? length - done : ZEROS;
-            add_pages(device, zero, start + done, part, flags, false);
-        }
-        bool tcs = (flags >> 8 & 0xff) == 1;
-        area_add(start, length, tcs ? PROT_READ | PROT_WRITE
-                                    : (flags & 1 ? PROT_READ : 0) | (flags & 2 ? PROT_WRITE : 0) | (flags & 4 ? PROT_EXEC : 0));
-    }
-    if (g_heap.size)
-        area_add(g_heap.base, g_heap.size, g_heap.prot);
-    step_done("added");
-    struct sgx_enclave_init init = {(uint64_t)sig};
-    int ret = ioctl(device, SGX_IOC_ENCLAVE_INIT, &init);
-    if (ret > 0 || (ret && errno == EPERM))
-        fail("the enclave is refused, its pages or its signature are not those that were built: build it again");
-    if (ret)
-        fail("starting the enclave: %s", strerror(errno));
-    step_done("initialised");
-    for (uint32_t i = 0; i < g_areas; i++)
-        if (mmap((void *)g_area[i].start, g_area[i].end - g_area[i].start, g_area[i].prot, MAP_SHARED | MAP_FIXED, device, 0) ==
-            MAP_FAILED)
-            fail("mapping the enclave at %#llx: %s", (unsigned long long)g_area[i].start, strerror(errno));
-    step_done("mapped");
-    munmap(zero, ZEROS);
-    munmap(batch, BATCH);
-    munmap(secs, PAGE);
-    return device;
-}
 
 /* ---- calls out ---- */
 /* A system call that a signal cannot slip past: the handler moves RIP from before the instruction to the label after. */
@@ -314,20 +82,6 @@ static void *zero_on_park(struct worker *w, struct ocall_block *b)
     }
     b->ret = ret;
     return NULL;
-}
-
-/* Pages of the heap are trimmed, or those trimmed and accepted are removed (SGX2); how many bytes, as the kernel may stop short. */
-static int64_t pages_go(bool trim, uint64_t offset, uint64_t size)
-{
-    uint64_t done = 0;
-    int ret = 0;
-    while (done < size && (!ret || errno == EAGAIN || errno == EINTR)) {
-        struct sgx_enclave_modify_types types = {offset + done, size - done, SGX_PAGE_TYPE_TRIM, 0, 0};
-        struct sgx_enclave_remove_pages pages = {offset + done, size - done, 0};
-        ret = trim ? ioctl(g_device, SGX_IOC_ENCLAVE_MODIFY_TYPES, &types) : ioctl(g_device, SGX_IOC_ENCLAVE_REMOVE_PAGES, &pages);
-        done += trim ? types.count : pages.count;
-    }
-    return (int64_t)done;
 }
 
 static void serve(struct worker *w, struct ocall_block *b)
@@ -490,121 +244,6 @@ static void *worker_run(void *argument)
     return NULL;
 }
 
-static void *vdso_symbol(const char *name)
-{
-    const uint8_t *base = (const uint8_t *)getauxval(AT_SYSINFO_EHDR);
-    if (!base)
-        return NULL;
-    const Elf64_Ehdr *eh = (const void *)base;
-    const Elf64_Phdr *ph = (const void *)(base + eh->e_phoff);
-    const Elf64_Dyn *dyn = NULL;
-    uint64_t slide = 0;
-    for (int i = 0; i < eh->e_phnum; i++) {
-        if (ph[i].p_type == PT_LOAD && !slide)
-            slide = (uint64_t)base + ph[i].p_offset - ph[i].p_vaddr;
-        if (ph[i].p_type == PT_DYNAMIC)
-            dyn = (const void *)(base + ph[i].p_offset);
-    }
-    const Elf64_Sym *symbols = NULL;
-    const char *strings = NULL;
-    const uint32_t *hash = NULL;
-    for (; dyn && dyn->d_tag != DT_NULL; dyn++) {
-        void *at = (void *)(slide + dyn->d_un.d_ptr);
-        if (dyn->d_tag == DT_SYMTAB) symbols = at;
-        if (dyn->d_tag == DT_STRTAB) strings = at;
-        if (dyn->d_tag == DT_HASH) hash = at;
-    }
-    for (uint32_t i = 0; symbols && strings && hash && i < hash[1]; i++)
-        if (!strcmp(strings + symbols[i].st_name, name) && symbols[i].st_shndx)
-            return (void *)(slide + symbols[i].st_value);
-    return NULL;
-}
-
-/* ---- what it is asked ---- */
-struct options {
-    int fd[3], quote, channel;
-    const char *directory;
-    const char **env;
-    int env_count;
-    char **rest; /* the program's arguments */
-    int rest_count;
-    bool trace, timing;
-};
-
-static int number_of(const char *text)
-{
-    char *end;
-    long n = text ? strtol(text, &end, 10) : -1;
-    if (n < 0 || n > 1 << 20 || *end)
-        fail("expected a descriptor's number, got %s", text ? text : "nothing");
-    return (int)n;
-}
-
-static void options_parse(struct options *o, int argc, char **argv)
-{
-    int i = 0;
-    o->env = calloc((size_t)argc + 1, sizeof *o->env);
-    if (!o->env)
-        fail("no memory");
-    for (; i < argc; i++) {
-        const char *a = argv[i], *next = i + 1 < argc ? argv[i + 1] : NULL;
-        if (!strcmp(a, "--")) { i++; break; }
-        if (!strcmp(a, "--fd-sgxs")) o->fd[0] = number_of(next), i++;
-        else if (!strcmp(a, "--fd-sig")) o->fd[1] = number_of(next), i++;
-        else if (!strcmp(a, "--fd-pack")) o->fd[2] = number_of(next), i++;
-        else if (!strcmp(a, "--quote-fd")) o->quote = number_of(next), i++;
-        else if (!strcmp(a, "--channel-fd")) o->channel = number_of(next), i++;
-        else if (!strcmp(a, "--env") && next) o->env[o->env_count++] = next, i++;
-        else if (!strcmp(a, "--trace")) o->trace = true;
-        else if (!strcmp(a, "--timing")) o->timing = true;
-        else if (a[0] == '-' && a[1]) fail("unknown option %s; use: strongroom-loader [options] BUILD_DIR [-- ARGS]", a);
-        else if (!o->directory) o->directory = a;
-        else break;
-    }
-    o->rest = argv + i;
-    o->rest_count = argc - i;
-}
-
-/*
- * --wait-fd: all is ready but the image. Says so, and waits for one message: options and arguments, each ended by a NUL;
- * descriptors 0, 1, 2 and the image's three, then the channel's where there is one.
- */
-static void options_await(struct options *o, int from)
-{
-    union { char room[CMSG_SPACE(7 * sizeof(int))]; struct cmsghdr align; } control;
-    int fd[7];
-    char probe;
-    (void)!write(from, "r", 1);
-    ssize_t size = recv(from, &probe, 1, MSG_PEEK | MSG_TRUNC);
-    if (size <= 0)
-        _exit(0); /* nobody needs us */
-    char *words = malloc((size_t)size + 1), **argv = calloc((size_t)size + 1, sizeof *argv);
-    if (!words || !argv)
-        fail("no memory");
-    struct iovec part = {words, (size_t)size};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
-    if (recvmsg(from, &message, 0) != size || message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
-        fail("the request is damaged");
-    struct cmsghdr *c = CMSG_FIRSTHDR(&message);
-    size_t count = c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS ? (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
-    if (count != 6 && count != 7)
-        fail("the request is damaged");
-    memcpy(fd, CMSG_DATA(c), count * sizeof(int));
-    for (int n = 0; n < 3; n++) {
-        if (dup2(fd[n], n) < 0)
-            fail("%s", strerror(errno));
-        close(fd[n]);
-        o->fd[n] = fd[n + 3];
-    }
-    o->channel = count == 7 ? fd[6] : -1;
-    close(from);
-    words[size] = 0;
-    int argc = 0;
-    for (char *at = words; at < words + size; at += strlen(at) + 1)
-        argv[argc++] = at;
-    options_parse(o, argc, argv);
-}
-
 int main(int argc, char **argv)
 {
     static const char *const names[3] = {"enclave.sgxs", "enclave.sig", "files.pack"};
@@ -639,12 +278,8 @@ int main(int argc, char **argv)
     g_enter = (vdso_sgx_enter_enclave_t)vdso_symbol("__vdso_sgx_enter_enclave");
     if (!g_enter)
         fail("no __vdso_sgx_enter_enclave: this process runs without SGX, start it with strongroom run");
-    int device = image_load(file[0], size[0], file[1]);
+    image_load(file[0], size[0], file[1]);
     munmap((void *)file[0], size[0]);
-    if (g_heap.size)
-        g_device = device;
-    else
-        close(device);
     if (!g_workers)
         fail("the image has no thread");
     for (uint32_t n = 0; n < g_workers; n++) {

@@ -2,16 +2,18 @@
  * The loader's reader of enclave.sgxs under the sanitizers, each input in a process of its own: the device accepts all.
  * Usage: loader_parts FILE.sgxs FILE.sig. Ends with the reader's status: 0, or 125 with a line of why.
  */
-#define main loader_main
 #define ioctl accepting_ioctl
 #define open a_device
 #define mmap accepting_mmap
-#include LOADER
-#undef main
+#include "image.c"
 #undef ioctl
 #undef open
 #undef mmap
+#include "report.c"
+#include <sys/syscall.h>
 
+struct worker g_worker[THREADS_MAX];
+uint32_t g_workers;
 static uint64_t added;
 
 /* What the device reads: all of the source, so that a source too short is seen. */

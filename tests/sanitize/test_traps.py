@@ -72,7 +72,7 @@ def traps(file: Path) -> int:
 
 def test_the_traps_are_in(parts: Path) -> None:
     for name in ("libos.elf", "libstrongroom-processor.elf", "strongroom-loader"):
-        assert traps(parts / name) > 100 > 10 * traps(native_directory() / name), (
+        assert traps(parts / name) > 80 > 10 * traps(native_directory() / name), (
             name
         )  # the ordinary build has a few
 
