@@ -170,13 +170,6 @@ void image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
     if (g_heap.size)
         area_add(g_heap.base, g_heap.size, g_heap.prot);
     step_done("added");
-    struct sgx_enclave_init init = {(uint64_t)sig};
-    int ret = ioctl(device, SGX_IOC_ENCLAVE_INIT, &init);
-    if (ret > 0 || (ret && errno == EPERM))
-        fail("the enclave is refused, its pages or its signature are not those that were built: build it again");
-    if (ret)
-        fail("starting the enclave: %s", strerror(errno));
-    step_done("initialised");
     for (uint32_t i = 0; i < g_areas; i++)
         if (mmap((void *)g_area[i].start, g_area[i].end - g_area[i].start, g_area[i].prot, MAP_SHARED | MAP_FIXED, device, 0) ==
             MAP_FAILED)
@@ -185,10 +178,20 @@ void image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
     munmap(zero, ZEROS);
     munmap(batch, BATCH);
     munmap(secs, PAGE);
-    if (g_heap.size)
-        g_device = device;
-    else
-        close(device);
+    g_device = device;
+}
+
+void image_start(const uint8_t *sig)
+{
+    struct sgx_enclave_init init = {(uint64_t)sig};
+    int ret = ioctl(g_device, SGX_IOC_ENCLAVE_INIT, &init);
+    if (ret > 0 || (ret && errno == EPERM))
+        fail("the enclave is refused, its pages or its signature are not those that were built: build it again");
+    if (ret)
+        fail("starting the enclave: %s", strerror(errno));
+    step_done("initialised");
+    if (!g_heap.size)
+        close(g_device);
 }
 
 /* Pages of the heap are trimmed, or those trimmed and accepted are removed (SGX2); how many bytes, as the kernel may stop short. */

@@ -311,7 +311,8 @@ int main(int argc, char **argv)
     for (size_t n = 0; n < sizeof taken / sizeof *taken; n++)
         sigaction(taken[n], &act, NULL);
     signal(SIGPIPE, SIG_IGN);
-    step_done("entering");
+    step_done("prepared");
+    image_start(file[1]); /* as late as it can be: a processor may still be at work on the measurement */
     if (o.timing)
         steps_tell();
     LOADER_BEFORE_START(&info);

@@ -39,9 +39,10 @@ __attribute__((noreturn, format(printf, 1, 2))) void fail(const char *f, ...);
 void step_done(const char *name);    /* of --timing */
 void steps_tell(void);
 
-/* image.c: from enclave.sgxs to an enclave that is initialised and mapped; fills g_worker's TCSs */
+/* image.c: from enclave.sgxs to an enclave that is filled and mapped, with g_worker's TCSs; then EINIT */
 const uint8_t *map_file(int fd, const char *name, uint64_t *size);
 void image_load(const uint8_t *sgxs, uint64_t size, const uint8_t *sig);
+void image_start(const uint8_t *sig);
 int64_t pages_go(bool trim, uint64_t offset, uint64_t size);
 
 /* options.c: what it is asked, by arguments or by a message */

@@ -157,6 +157,7 @@ void epc_backing_return(uint64_t pages)
 /* ---- the thread that gives ---- */
 
 static _Atomic uint32_t g_started;
+static _Atomic uint32_t g_rests; /* it waits, or is about to */
 
 /* Threads of this process that are alive; 0 when /proc does not say. */
 static uint32_t threads_alive(void)
@@ -189,11 +190,17 @@ __attribute__((noreturn)) void epc_thread(void)
         /* Once a thread has left, a look each second: a wake-up that came between the check and the wait is not lost for good. */
         const struct timespec64 second = {1, 0};
         leaving |= atomic_load(&g.thread_left) != 0;
+        while (!atomic_load(&own->asked) && !atomic_load(&g.thread_left) && measuring_step())
+            ;
+        atomic_store(&g_rests, 1);
         if (!atomic_load(&own->asked) && !atomic_load(&g.thread_left))
             sys(__NR_futex, &own->asked, FUTEX_WAIT, 0, leaving ? &second : NULL);
+        atomic_store(&g_rests, 0);
         leaving |= atomic_load(&g.thread_left) != 0;
         if (leaving)
             end_with_program();
+        if (!atomic_load(&own->asked)) /* ADD_PAGES holds the lock for long */
+            continue;
         lock(&g.memory_lock);
         serve();
         unlock(&g.memory_lock);
@@ -223,4 +230,17 @@ void epc_thread_nudge(void)
     sys(__NR_futex, &epc_own()->asked, FUTEX_WAKE, 1);
 }
 
-void epc_forget(void) { atomic_store(&g_started, 0); }
+bool epc_thread_runs(void) { return atomic_load(&g_started); }
+
+/* A wake-up that comes between its look at the queue and its wait is lost; the next is not, and nobody depends on it. */
+void epc_thread_wake(void)
+{
+    if (atomic_load(&g_rests))
+        sys(__NR_futex, &epc_own()->asked, FUTEX_WAKE, 1);
+}
+
+void epc_forget(void)
+{
+    atomic_store(&g_started, 0);
+    atomic_store(&g_rests, 0);
+}

@@ -16,6 +16,7 @@ bool fork_check(void)
     enclaves_forget();
     paging_forget();
     epc_forget();
+    measuring_reset();
     threads_forget();
     return true;
 }

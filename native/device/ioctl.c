@@ -101,7 +101,7 @@ static bool tcs_start(struct sgx_tcs *t)
     return true;
 }
 
-/* EADD and EEXTENDs of one page; 0 or -errno. */
+/* EADD and EEXTENDs of one page; 0 or -errno. The EADD of one that is not measured is the caller's to enter. */
 static long add_page(struct enclave *e, uint64_t offset, const uint8_t *src, const struct sgx_secinfo *secinfo, bool measure)
 {
     static const uint8_t zeros[SGX_PAGE_SIZE];
@@ -122,7 +122,7 @@ static long add_page(struct enclave *e, uint64_t offset, const uint8_t *src, con
         return (long)view;
     if (tcs) {
         memcpy(view, copy, sizeof copy);
-        page = copy;
+        page = view;
     } else if (!zero) { /* a zero page's backing is not touched */
         if (copy_host(view, src, SGX_PAGE_SIZE)) { /* it was readable a moment ago */
             atomic_fetch_or(&e->flags, ENCLAVE_BROKEN);
@@ -130,9 +130,8 @@ static long add_page(struct enclave *e, uint64_t offset, const uint8_t *src, con
         }
         page = view;
     }
-    measure_eadd(&e->measurement, offset, secinfo);
     if (measure)
-        measure_eextend_page(&e->measurement, offset, page);
+        measuring_add(e, offset, secinfo->flags, page, 1);
     return 0;
 }
 
@@ -170,6 +169,10 @@ static long ioctl_add_pages(struct enclave *e, struct sgx_enclave_add_pages *use
             if (ret)
                 break;
         }
+        if (done > from && !(add.flags & SGX_PAGE_MEASURE))
+            measuring_add(e, add.offset + from, secinfo.flags, NULL, (done - from) / SGX_PAGE_SIZE);
+        if (!atomic_load(&e->closed)) /* DEBUG: from now on the program can write to them */
+            measuring_settle();
         if (done > from)
             memory_show(e, add.offset + from, done - from);
         unlock(&g.memory_lock);
@@ -202,6 +205,7 @@ static long ioctl_init(struct enclave *e, void *argument)
         return -EINVAL;
     if (s->xfrm & s->xfrmmask & ~(g.xcr0 & g.package.xfrm_allowed))
         return -EINVAL;
+    measuring_settle();
     measurement = e->measurement;
     sha256_finish(&measurement, e->secs.mrenclave);
     request.secs = e->secs;

@@ -129,6 +129,7 @@ uint64_t memory_tables(uint64_t size) { return size / SGX_PAGE_SIZE * 8 + presen
 
 void memory_release(struct enclave *e)
 {
+    measuring_forget(e);
     for (uint32_t i = 0; i < e->vma_count; i++)
         sys(__NR_munmap, e->vma[i].start, e->vma[i].end - e->vma[i].start);
     for (uint32_t i = 0; i < e->held_count; i++)

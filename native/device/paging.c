@@ -172,6 +172,8 @@ static long evict_here(struct cluster *c)
     struct enclave *e = c->enclave;
     bool debug = e->secs.attributes & SGX_ATTR_DEBUG;
     uint64_t pages = count_of(c->here), base = offset_of(c);
+    if (!(atomic_load(&e->flags) & ENCLAVE_INITIALIZED))
+        measuring_settle();
     for (unsigned i = 0; i < CLUSTER_PAGES; i++)
         if (c->here >> i & 1 && atomic_load(entry_of(c, i)) & EPCM_W && !code_to_data(e, base + i * SGX_PAGE_SIZE))
             return 0;

@@ -3,7 +3,7 @@
  * no stack protector): its handlers start with the enclave's FS base.
  *
  * Locks, in this order: enclave ioctl flag (one ioctl at a time, as in Linux) > g.memory_lock (enclave
- * table, mappings, thread slots) > g.rpc_lock. All code runs with every asynchronous signal blocked, so
+ * table, mappings, thread slots) > g.rpc_lock, the queue of measuring.c. All code runs with every asynchronous signal blocked, so
  * a lock's holder is never interrupted by a handler of the same thread.
  */
 #ifndef STRONGROOM_LIBRARY_H
@@ -222,8 +222,17 @@ void epc_backing_return(uint64_t pages);
 void epc_thread_start(void);
 void epc_thread_nudge(void);
 void epc_forget(void);
+bool epc_thread_runs(void);
+void epc_thread_wake(void); /* for the work of measuring.c */
 __attribute__((noreturn)) void epc_thread(void);
 uint64_t clock_ns(void);
+/* device/measuring.c: EADD of `pages` pages, or EADD and EEXTENDs of the one at `page`, which does not change until then */
+void measuring_add(struct enclave *e, uint64_t offset, uint64_t flags, const uint8_t *page, uint64_t pages);
+bool measuring_waits(void);
+bool measuring_step(void);
+void measuring_settle(void);
+void measuring_forget(struct enclave *e);
+void measuring_reset(void);
 /* device/store.c: where the evicted page at an offset lies, once there is room for it */
 bool store_ready(struct enclave *e, uint64_t offset);
 uint8_t *store_cipher(struct enclave *e, uint64_t offset);

@@ -60,10 +60,12 @@ def build_image(
     size: int = SIZE,
     heap: int = 0x1000000,
     code_pages: int = 0,
+    filled: bool = False,
 ) -> bytes:
     """Write ``out``, of ELRANGE ``size``; the MRENCLAVE. ``unmeasured`` adds one page of data that EEXTEND does not
-    see, ``heap_pages`` that many zero pages at ``heap``, ``code_pages`` zero pages at CODE that can be written and
-    executed; of SSA frames of ``frame_pages`` the first and the last page are there."""
+    see, ``heap_pages`` that many zero pages at ``heap`` (``filled``: measured, each with a content of its own),
+    ``code_pages`` zero pages at CODE that can be written and executed; of SSA frames of ``frame_pages`` the first and
+    the last page are there."""
     pages: dict[int, tuple[int, bytes | None]] = {}
     with (BUILD / "enclave.elf").open("rb") as file:
         elf = ELFFile(file)
@@ -87,7 +89,8 @@ def build_image(
             flags, content = pages[offset]
             writer.add_page(offset, flags, content)
         for page in range(heap_pages):
-            writer.add_page(heap + page * PAGE, REG | R | W, None)
+            content = (page + 1).to_bytes(PAGE, "little") if filled else None
+            writer.add_page(heap + page * PAGE, REG | R | W, content)
         for page in range(code_pages):
             writer.add_page(CODE + page * PAGE, REG | R | W | X, bytes(PAGE))
         if unmeasured:

@@ -3,6 +3,7 @@ arch/x86/kernel/cpu/sgx/{ioctl,encl,driver}.c, and of mm/mmap.c for what comes b
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -215,6 +216,21 @@ def test_init_by_the_signature(
     machine: Machine, signed: Path, tmp_path: Path, change: dict[str, int], errno: str
 ) -> None:
     assert init(machine, altered(machine, signed, tmp_path, **change)) == errno
+
+
+@pytest.mark.parametrize("attributes", [4, 6])
+def test_what_is_written_after_add_pages_is_not_measured(
+    machine: Machine, signed: Path, tmp_path: Path, attributes: int
+) -> None:
+    """Mapped before: a DEBUG enclave's pages are open to the host at once, another's never."""
+    writer = Writer(io.BytesIO(), 0x100000, 1)
+    for offset, first in ((0x1000, 5), (0x2000, 6)):
+        writer.add_page(offset, images.REG | images.R | images.W, first.to_bytes(PAGE, "little"))
+    signature = altered(machine, signed, tmp_path, attributes=attributes, mrenclave=writer.mrenclave())
+    filled = "source 0 5", "source 1000 6"
+    before = *filled, secs(48, 8, attributes), *CREATED, f"map 1000 2000 3 {SHARED | FIXED:x}"
+    said = steps(machine, *before, "add 1000 2000 1", "peek 2000 1", "init", signature=signature)
+    assert said[-2:] == ["written", "0"]
 
 
 def test_init_may_be_tried_again(machine: Machine, signed: Path) -> None:

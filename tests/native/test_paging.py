@@ -57,6 +57,19 @@ def test_several_times_the_epc_and_nothing_lost(pager: Pager, options: tuple[str
         assert server.epc.used_pages() == 0
 
 
+@pytest.mark.parametrize("epc", [100, 400])
+def test_pages_evicted_before_einit_were_measured(machine: Machine, tmp_path: Path, epc: int) -> None:
+    """Measured pages wait to be hashed; those that leave the EPC meanwhile are hashed first."""
+    tmp_path.chmod(0o755)
+    image, signature = tmp_path / "e.sgxs", tmp_path / "e.sig"
+    mrenclave = images.build_image(image, heap_pages=HEAP_PAGES, filled=True)
+    images.sign_image(mrenclave, signature, KeySigner.generate())
+    with package_server(epc_pages=epc) as server:
+        words = ["walk", image, signature, hex(images.HEAP), HEAP_PAGES, 1]
+        done = server.run([str(images.BUILD / "pager"), *map(str, words)], (), timeout=120)
+        assert (done.returncode, done.stderr, done.stdout.splitlines()) == (0, b"", [b"bad 0"])
+
+
 def test_evicted_pages_beyond_a_gigabyte(machine: Machine, tmp_path: Path) -> None:
     """They are kept by gigabyte of ELRANGE; the heap here lies on both sides of the first one's end."""
     tmp_path.chmod(0o755)
