@@ -55,6 +55,7 @@ static long ioctl_create(struct enclave *e, void *argument)
     filter_cover(secs.base, secs.size);
     epc_thread_start();
     lock(&g.memory_lock);
+    keys_start();
     e->secs = secs;
     if (epc_charge(e, 1) || !paging_start(e)) { /* the SECS's own page, and tables */
         epc_return(e, e->pages);

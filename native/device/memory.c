@@ -214,6 +214,24 @@ static uint64_t next_page(struct enclave *e, uint64_t start, uint64_t end)
     return base + present_next(e, (start - base) / SGX_PAGE_SIZE, (end - base) / SGX_PAGE_SIZE) * SGX_PAGE_SIZE;
 }
 
+/* Whether the program's view shows the page. */
+static bool is_shown(uint64_t entry) { return (entry & (EPCM_VALID | EPCM_TCS | EPCM_ABORT)) == EPCM_VALID; }
+
+/*
+ * The program's view of the pages at `view`, which has its rights before it is where the program looks: a copy has the
+ * library's own. As the library's view, it is not for a forked child. False when the kernel refuses those rights.
+ */
+static bool second_view(uint64_t view, uint64_t start, uint64_t size, int prot)
+{
+    long copy = sys(__NR_mremap, view, 0, size, MREMAP_MAYMOVE, 0);
+    bool good = MAPPED(copy) && !keys_protect((uint64_t)copy, size, prot);
+    if (MAPPED(copy) && !good)
+        sys(__NR_mprotect, copy, size, PROT_NONE);
+    if (!MAPPED(copy) || !MAPPED(sys(__NR_mremap, copy, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, start)))
+        fatal("no second view of enclave memory: is a limit too low (ulimit -v, vm.max_map_count)?");
+    return good;
+}
+
 /* Maps or protects the pages in [start, end) that exist, in runs that one call can serve; false when one was refused. */
 static bool for_runs(struct enclave *e, uint64_t start, uint64_t end, int prot, bool map)
 {
@@ -227,10 +245,10 @@ static bool for_runs(struct enclave *e, uint64_t start, uint64_t end, int prot, 
     while (start < end && (start = next_page(e, start, end)) < end) {
         uint64_t entry = atomic_load(&e->epcm[(start - e->secs.base) / SGX_PAGE_SIZE]), at = start + SGX_PAGE_SIZE;
         int effective = page_prot(entry, prot);
-        bool shown = (entry & EPCM_VALID) && !(entry & EPCM_TCS);
+        bool shown = is_shown(entry);
         for (; at < end; at += SGX_PAGE_SIZE) {
             uint64_t next = atomic_load(&e->epcm[(at - e->secs.base) / SGX_PAGE_SIZE]);
-            bool next_shown = (next & EPCM_VALID) && !(next & EPCM_TCS);
+            bool next_shown = is_shown(next);
             if (next_shown != shown || page_prot(next, prot) != effective)
                 break;
             if (shown && (next & EPCM_ADDRESS) != (entry & EPCM_ADDRESS) + (at - start))
@@ -238,12 +256,10 @@ static bool for_runs(struct enclave *e, uint64_t start, uint64_t end, int prot, 
         }
         if (shown) {
             bool shut = map && warm_show(entry & EPCM_ADDRESS, at - start, start);
-            /* The copy is, as the library's view, not for a forked child. */
-            if (map && !shut &&
-                !MAPPED(sys(__NR_mremap, entry & EPCM_ADDRESS, 0, at - start, MREMAP_MAYMOVE | MREMAP_FIXED, start)))
-                fatal("no second view of enclave memory: is a limit too low (ulimit -v, vm.max_map_count)?");
-            if (!shut || effective)
-                all &= !sys(__NR_mprotect, start, at - start, effective);
+            if (map && !shut)
+                all &= second_view(entry & EPCM_ADDRESS, start, at - start, effective);
+            else if (!shut || effective)
+                all &= !keys_protect(start, at - start, effective);
         }
         start = at;
     }

@@ -242,6 +242,7 @@ static void fault_inside(struct thread *t, siginfo_t *info, ucontext_kernel *uc)
     lock(&g.memory_lock);
     if (own_page && paging_fault(e, r->cr2, r->err)) {
         unlock(&g.memory_lock);
+        keys_switch(uc, true); /* the enclave may have changed PKRU: keys are no part of what it may reach */
         return;
     }
     if (own_page) { /* why: the page is not there, the program's mapping says no, or the EPCM does */
@@ -292,7 +293,13 @@ void signal_entry(int number, siginfo_t *info, ucontext_kernel *uc)
     struct thread *t = thread_here();
     bool fault = info->si_code > 0 && (SIX & BIT(number));
     bool step = fault && number == SIGTRAP && r->trapno == VECTOR_DB; /* of a program that steps: what is here is one instruction to it */
+    bool page_fault = fault && number == SIGSEGV && r->trapno == VECTOR_PF;
 
+    if (t && t->steps && !page_fault) {
+        keys_step_end(t, uc);
+        if (step && !t->step_tf)
+            return;
+    }
     if (r->rip >= (uint64_t)enter_call && r->rip < (uint64_t)enter_call_end) {
         if (t && t->inside)
             enter_complete(t, uc);
@@ -336,8 +343,14 @@ void signal_entry(int number, siginfo_t *info, ucontext_kernel *uc)
                 enclu_outside(t, uc);
         } else if (r->rip == (uint64_t)vdso_image + VDSO_ENCLU_OFFSET) {
             host_exception(t, uc, (int)r->trapno, (uint32_t)r->err, r->cr2, info);
+        } else if (page_fault && !t && keys_may_refuse(r->cr2)) { /* again, with the frame on a stack of ours and a record for the step */
+            bool on_stack;
+            fork_check();
+            thread_ensure(uc, &on_stack);
         } else {
-            int instead = r->trapno == VECTOR_PF && number == SIGSEGV ? tamper_fault(r->cr2, r->err) : number;
+            int instead = page_fault ? tamper_fault(t, uc) : number;
+            if (instead && t && t->steps)
+                keys_step_end(t, uc);
             if (instead == SIGBUS && number == SIGSEGV)
                 no_page(info);
             if (instead)

@@ -3,7 +3,8 @@
  * SDM vol. 3D), or, with --tamper=disable, a write disables the enclave for good. Closing costs a protection
  * change of all its mappings, so it has a budget: one part in BUDGET of the time, saved up to CREDIT ticks. Where
  * exits come faster than that the pages stay open until the next exit that can be paid for. A DEBUG enclave
- * stays open, for its debugger. An enclave is closed from ECREATE on, until a thread enters.
+ * stays open, for its debugger. An enclave is closed from ECREATE on, until a thread enters. Where there are protection
+ * keys (keys.c), pages that are open are so to threads inside alone.
  */
 #include "library.h"
 
@@ -59,11 +60,13 @@ void tamper_left(struct enclave *e)
 }
 
 /*
- * A fault of untrusted code at `address`: 0 when it was an access to a closed enclave, or to a page that comes now, and is dealt
- * with; else the signal to deliver. As with Linux, that is SIGBUS where the mapping allows the access and there is no page.
+ * A page fault of untrusted code, whose thread may have no record: 0 when it was an access to a closed enclave, or to a page
+ * that comes now, and is dealt with; else the signal to deliver. As with Linux, that is SIGBUS where the mapping allows the
+ * access and there is no page.
  */
-int tamper_fault(uint64_t address, uint64_t error)
+int tamper_fault(struct thread *t, ucontext_kernel *uc)
 {
+    uint64_t address = uc->uc_mcontext.cr2, error = uc->uc_mcontext.err;
     struct enclave *e;
     bool handled = false, disabled = false, hole = false;
     lock(&g.memory_lock);
@@ -76,14 +79,18 @@ int tamper_fault(uint64_t address, uint64_t error)
         handled = memory_augment(e, address);
     if (hole || !created)
         goto out;
-    if (!atomic_load(&e->closed)) { /* open to the program: paged in for it, or opened meanwhile */
+    bool write = error & 2, fetch = error & 16, closed = atomic_load(&e->closed);
+    if (!closed && (fetch || !g.key)) { /* open to the program: paged in for it, or opened meanwhile */
         handled = address - e->secs.base < e->secs.size && paging_fault(e, address, error);
         goto out;
     }
-    bool write = error & 2;
-    if (!allowed || error & 16)
+    if (!allowed || fetch)
         goto out;
     disabled = write && g.flags & INJECT_TAMPER_DISABLE && !(atomic_fetch_or(&e->flags, ENCLAVE_LOST) & ENCLAVE_LOST);
+    if (!closed) { /* a thread is inside, or was a moment ago: its protection key keeps this one out */
+        handled = keys_step(t, uc, e, address);
+        goto out;
+    }
     handled = sys(__NR_mmap, page_down(address), SGX_PAGE_SIZE, PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == (long)page_down(address);
     if (handled) {

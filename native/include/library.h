@@ -124,6 +124,7 @@ bool gcm_page_open(const struct gcm_key *key, const uint8_t iv[12], const uint8_
 /* what an evicted page is bound to */
 #define EPCM_SEALED_FLAGS (EPCM_VALID | EPCM_R | EPCM_W | EPCM_X | EPCM_TCS | EPCM_EXEC | EPCM_BLOCKING | EPCM_PR)
 #define EPCM_STAYS (1ull << 51) /* executable memory that is mapped writable too (device/code.c) */
+#define EPCM_ABORT (1ull << 52) /* a page of ones is in its place for a moment (device/keys.c) */
 #define EPCM_ADDRESS 0x0000fffffffff000ull /* the library's own view of the page */
 
 struct enclave_vma { uint64_t start, end; uint32_t prot; }; /* what the program mapped of the device */
@@ -169,6 +170,7 @@ struct enclave {
 /* ---- threads ---- */
 #define THREAD_SLOT 0x10000ull
 #define THREADS_MAX 2048
+#define STEPS_MAX 4u
 #define THREAD_MAGIC 0x5344485252545353ull
 struct thread {
     uint64_t magic;
@@ -181,6 +183,9 @@ struct thread {
     uint64_t blocked_six, pending_six; /* virtual mask of the signals that are never really blocked */
     uint64_t entry[18];      /* registers at the enclave's entry point, for the call by the vDSO (entry.S) */
     stack_t stack;           /* the host's own alternate stack */
+    struct { uint64_t at, serial; struct enclave *enclave; } step[STEPS_MAX]; /* device/keys.c */
+    uint64_t step_tf;
+    uint32_t steps;
     _Atomic int32_t deferred; /* an asynchronous signal that came while the library was at work */
     siginfo_t deferred_info, pending_info;
 };
@@ -201,6 +206,7 @@ struct global {
     uint32_t xstate_offset[64], xstate_size[64];
     _Atomic uint32_t production; /* an enclave that is not DEBUG was initialised */
     uint64_t memlock_left;       /* bytes of secret memory that RLIMIT_MEMLOCK still allows; under memory_lock */
+    int32_t key, key_step;         /* protection keys of all enclaves' pages, and of a page of ones; 0: none */
     bool fsgsbase, secret_memory, memlock_limited;
     bool leader_left;              /* the first thread has left by exit(2), with this status */
     int32_t exit_status;
@@ -296,10 +302,18 @@ uint64_t warm_take(uint64_t *size, bool exec);
 bool warm_zero(uint64_t view);
 /* Puts the second mapping of warm pages at `at`, with PROT_NONE; false where they have none any more. */
 bool warm_show(uint64_t view, uint64_t size, uint64_t at);
+/* device/keys.c: protection keys */
+void keys_start(void);
+long keys_protect(uint64_t at, uint64_t size, int prot);
+bool keys_may_refuse(uint64_t address);
+void keys_switch(ucontext_kernel *uc, bool inside);
+void keys_enter(void);
+bool keys_step(struct thread *t, ucontext_kernel *uc, struct enclave *e, uint64_t address);
+void keys_step_end(struct thread *t, ucontext_kernel *uc);
 /* device/tamper.c */
 void tamper_open(struct enclave *e);
 void tamper_left(struct enclave *e);
-int tamper_fault(uint64_t address, uint64_t error);
+int tamper_fault(struct thread *t, ucontext_kernel *uc);
 /* device/enclaves.c */
 struct enclave *enclave_at(uint64_t address);
 struct enclave *enclave_of_fd(int fd);

@@ -26,7 +26,7 @@
 static void usage(void)
 {
     dprintf(2, "usage: strongroom-inject --rpc-fd N --epc-fd M [--level faithful|separated|sealed] [--sgx2] "
-               "[--tamper=disable] [--warm DATA:EXECUTABLE] [--no-secretmem] [--no-shani] [--no-fsgsbase] [--debug] "
+               "[--tamper=disable] [--warm DATA:EXECUTABLE] [--no-secretmem] [--no-shani] [--no-fsgsbase] [--no-pkeys] [--debug] "
                "[--guard | --follow [--line-fd N]] -- PROGRAM [ARGUMENT...]\n");
     _exit(125);
 }
@@ -75,7 +75,7 @@ int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"rpc-fd", 1, 0, 'r'}, {"epc-fd", 1, 0, 'e'}, {"level", 1, 0, 'l'}, {"sgx2", 0, 0, '2'}, {"tamper", 1, 0, 't'},
-        {"debug", 0, 0, 'd'}, {"no-secretmem", 0, 0, 's'}, {"no-shani", 0, 0, 'h'}, {"no-fsgsbase", 0, 0, 'f'},
+        {"debug", 0, 0, 'd'}, {"no-secretmem", 0, 0, 's'}, {"no-shani", 0, 0, 'h'}, {"no-fsgsbase", 0, 0, 'f'}, {"no-pkeys", 0, 0, 'k'},
         {"library", 1, 0, 'L'}, {"warm", 1, 0, 'w'}, {"follow", 0, 0, 'F'}, {"guard", 0, 0, 'G'}, {"line-fd", 1, 0, 'l' + 256}, {0, 0, 0, 0}};
     static const char *const levels[] = {"faithful", "separated", "sealed"};
     struct inject_block block = {.magic = INJECT_MAGIC, .rpc_fd = -1, .epc_fd = -1, .hwcap2 = getauxval(AT_HWCAP2)};
@@ -97,6 +97,7 @@ int main(int argc, char **argv)
         case 's': block.flags |= INJECT_NO_SECRETMEM; break;
         case 'h': block.flags |= INJECT_NO_SHANI; break;
         case 'f': block.flags |= INJECT_NO_FSGSBASE; break;
+        case 'k': block.flags |= INJECT_NO_PKEYS; break;
         case 't':
             if (strcmp(optarg, "disable"))
                 usage();

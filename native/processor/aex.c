@@ -185,6 +185,7 @@ void aex(struct thread *t, ucontext_kernel *uc, const struct exit_event *event)
     r->rbp = urbp;
     r->eflags = (r->eflags & ~(RFLAGS_ARITHMETIC | RFLAGS_TF)) | t->host_tf;
     base_write(t->host_fs, t->host_gs);
+    keys_switch(uc, false);
     t->inside = 0;
     t->enclave = NULL;
     tcs->cssa++;
@@ -336,6 +337,7 @@ uint64_t *enter_by_call(uint64_t *registers)
     const uint64_t entry[18] = {r->rax, r->rcx, r->rdx, r->rbx, r->rsp, r->rbp, r->rsi, r->rdi, r->r8,
                                 r->r9, r->r10, r->r11, r->r12, r->r13, r->r14, r->r15, r->eflags, r->rip};
     memcpy(t->entry, entry, sizeof entry);
+    keys_enter();
     return t->entry;
 }
 
@@ -349,6 +351,7 @@ void enter_complete(struct thread *t, ucontext_kernel *uc)
     r->r15 = w[15];
     r->eflags = w[16];
     r->rip = w[17];
+    keys_switch(uc, true);
 }
 
 /* ENCLU executed outside an enclave, at RIP. */
@@ -358,6 +361,8 @@ void enclu_outside(struct thread *t, ucontext_kernel *uc)
     struct exit_event fault = {VECTOR_GP, 0, 0};
     if (leaf == SGX_EENTER || leaf == SGX_ERESUME)
         fault = enter(t, uc, leaf == SGX_ERESUME);
+    if (t->inside)
+        keys_switch(uc, true);
     if (fault.vector >= 0)
         host_exception(t, uc, fault.vector, fault.error, fault.address, NULL);
 }

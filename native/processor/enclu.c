@@ -127,6 +127,8 @@ void enclu_inside(struct thread *t, ucontext_kernel *uc)
         break;
     case SGX_EEXIT:
         result = eexit(t, r);
+        if (!t->inside)
+            keys_switch(uc, false);
         break;
     }
     if (result.vector >= 0) {

@@ -71,6 +71,16 @@ def test_the_clock_is_set_under_a_running_enclave(place: Path) -> None:
     assert "begins" in verified[0][1] and "ended" in verified[3][1]
 
 
+@pytest.mark.parametrize("cpu", ["max", "max,-pku"], ids=["keys", "no keys"])
+def test_protection_keys(cpu: str) -> None:
+    """With them, where this machine may have none, and without. (Paging is left out: an emulated AES-NI is slow.)"""
+    native = " ".join(f"tests/native/test_{name}.py" for name in ("keys", "enclave", "edmm"))
+    words = f"-q -p no:cacheprovider --timeout=600 -k 'not pressure' {native} tests/vm/test_less.py"
+    done = guest(f".venv/bin/python -m pytest {words}", f"--cpu={cpu}", "--append=secretmem.enable=1")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+    assert ("has no protection keys" in done.stdout) == (cpu != "max")
+
+
 MANIFEST = '[enclave]\nmain = "main.py"\nmemory = "16M"\nargs = true\n'
 
 

@@ -7,7 +7,7 @@ import resource
 import struct
 
 EIGHT_MIB = 8 << 20
-MEMFD_SECRET, ENOSYS = 447, 38
+MEMFD_SECRET, PKEY_ALLOC, ENOSYS = 447, 330, 38
 
 
 def _refuse(number: int) -> None:
@@ -28,6 +28,10 @@ def _refuse(number: int) -> None:
 
 def no_secret_memory() -> None:
     _refuse(MEMFD_SECRET)
+
+
+def no_protection_keys() -> None:
+    _refuse(PKEY_ALLOC)
 
 
 def eight_mib() -> None:

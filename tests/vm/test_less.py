@@ -11,7 +11,7 @@ import pytest
 from strongroom import paths
 from strongroom.image.build import build
 from support.interpreter_image import need_runtime
-from support.less import eight_mib, no_secret_memory
+from support.less import eight_mib, no_protection_keys, no_secret_memory
 from support.programs import compile_c
 from support.vm import Command, require_other_user, users
 
@@ -19,6 +19,7 @@ LEVELS = ["sealed", "separated", "faithful"]
 LESS: dict[str, Callable[[], None]] = {
     "no secret memory": no_secret_memory,
     "8 MiB of locked memory": eight_mib,
+    "no protection keys": no_protection_keys,
 }
 
 

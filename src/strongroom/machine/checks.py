@@ -54,6 +54,14 @@ def _cpu_flags() -> set[str]:
     return set()
 
 
+def _protection_keys() -> bool:
+    try:
+        linux.protection_key()
+    except OSError:
+        return False
+    return True
+
+
 def _fsgsbase() -> bool:
     return bool(ctypes.CDLL(None).getauxval(ctypes.c_ulong(_AT_HWCAP2)) & _HWCAP2_FSGSBASE)
 
@@ -103,10 +111,10 @@ def _processor() -> list[Check]:
               "measuring an image takes several times as long", another),
         Check("processor", "AES-NI", {"aes", "pclmulqdq", "ssse3"} <= flags, "EPC paging and encrypted files",
               "an enclave larger than the EPC gets ENOMEM, encrypted files do not open", another),
-        Check("processor", "protection keys", {"pku", "ospke"} <= flags,
-              "not used yet, had or not: idle pages of `exec` are closed by mprotect",
-              "idle pages of `exec` are closed by mprotect, on a budget: between fast calls they stay open to "
-              "the host program's stray writes", another),
+        Check("processor", "protection keys", _protection_keys(),
+              "an enclave's pages are closed to its host program's other threads while one is inside, too",
+              "under `exec` they are closed while no thread is inside, by mprotect on a budget: while one is, and "
+              "between fast calls, they stay open to the host program's stray accesses", another),
     ]  # fmt: skip
 
 

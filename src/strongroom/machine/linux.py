@@ -57,6 +57,7 @@ NR_OPEN_TREE = 428
 NR_MOVE_MOUNT = 429
 NR_MOUNT_SETATTR = 442
 NR_MEMFD_SECRET = 447
+NR_PKEY_ALLOC, NR_PKEY_FREE = 330, 331
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -130,6 +131,12 @@ def ptrace_traceme() -> None:
 def memfd_secret() -> int:
     """A descriptor of secret memory. ENOSYS where the kernel offers none."""
     return _check(_libc.syscall(NR_MEMFD_SECRET, ctypes.c_uint(0)), "memfd_secret")
+
+
+def protection_key() -> None:
+    """Take a protection key and give it back. ENOSPC where the processor or the kernel has none."""
+    key = _check(_libc.syscall(NR_PKEY_ALLOC, ctypes.c_ulong(0), ctypes.c_ulong(0)), "pkey_alloc")
+    _check(_libc.syscall(NR_PKEY_FREE, ctypes.c_int(key)), "pkey_free")
 
 
 class _MountAttr(ctypes.Structure):

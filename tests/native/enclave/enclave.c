@@ -141,6 +141,15 @@ uint64_t enclave_main(uint64_t function, struct call *c)
         c->count = flags & 0x8d5;
         break;
     }
+    case F_PKRU: {
+        uint32_t pkru;
+        __asm__ volatile("wrpkru" : : "a"((uint32_t)c->in), "c"(0), "d"(0) : "memory");
+        uint64_t held = *(volatile uint64_t *)secret;
+        __asm__ volatile("rdpkru" : "=a"(pkru) : "c"(0) : "rdx");
+        c->out = held;
+        c->count = pkru;
+        break;
+    }
     case F_READ:
         c->out = **(volatile uint64_t **)c->data;
         break;
