@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from conftest import ENVIRONMENT, Asked  # type: ignore[import-not-found]
+from asked import ENVIRONMENT, Asked
 
 LOW, PAGE, CHUNK = 0x10000000, 0x1000, 0x10000
 KEPT = 64 << 20

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from asked import ENVIRONMENT, Asked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import ENVIRONMENT, Asked  # type: ignore[import-not-found]
 from strongroom.image import pack
 from strongroom.image.pack import PackFile
 from support import enclaves
