@@ -53,7 +53,6 @@ __asm__(".text\n"
         " mov $-4, %rax\n pop %rbx\n ret\n");
 extern char loader_syscall_begin[], loader_syscall_end[], loader_syscall_interrupted[];
 static const uint64_t g_never = 0;
-static _Thread_local volatile uint64_t t_kicked;
 
 static bool may_wait(uint64_t nr)
 {
@@ -89,7 +88,6 @@ static void serve(struct worker *w, struct ocall_block *b)
     uint64_t one = 1;
     switch (b->op) {
     case OCALL_SYSCALL:
-        t_kicked = 0;
         b->ret = loader_syscall(b->number, b->arg, may_wait(b->number) && w == g_worker ? &g_pending : &g_never);
         break;
     case OCALL_PARK:

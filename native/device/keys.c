@@ -15,8 +15,6 @@
 #include <cpuid.h>
 
 #define PKRU_COMPONENT 9
-#define MAPPED(r) ((unsigned long)(r) < -4095ul)
-#define RFLAGS_TF 0x100ull
 
 static uint32_t g_offset; /* of PKRU in a signal frame's XSAVE area */
 

@@ -15,7 +15,6 @@
 #define CLUSTER_SIZE (CLUSTER_PAGES * SGX_PAGE_SIZE)
 #define RESTING_SHARE 4 /* one part in this of the clusters rests once there is pressure */
 #define STACK_SIZE 0x8000ull
-#define MAPPED(r) ((unsigned long)(r) < -4095ul)
 
 enum cluster_state { CLUSTER_NONE, CLUSTER_ACTIVE, CLUSTER_RESTING };
 

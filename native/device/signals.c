@@ -13,7 +13,6 @@
 #define REAL_SIGINFO 4u
 #define REAL_RESTORER 0x04000000u
 #define RFLAGS_DF 0x400u
-#define RFLAGS_TF 0x100u
 
 /* What the kernel lays on the stack of a handler. */
 struct frame { uint64_t restorer; ucontext_kernel uc; siginfo_t info; };

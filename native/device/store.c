@@ -6,7 +6,6 @@
 #include "library.h"
 
 #define PART (1ull << 30)
-#define MAPPED(r) ((unsigned long)(r) < -4095ul)
 
 static uint64_t part_size(struct enclave *e) { return e->secs.size < PART ? e->secs.size : PART; }
 static uint64_t part_bytes(struct enclave *e) { return part_size(e) + page_up(part_size(e) / SGX_PAGE_SIZE * 16); }

@@ -10,7 +10,6 @@
 /* Of data, what is added first (libraries' data, stack, the heap's beginning) and last (the heap's end) is most used. */
 #define WARM_HEAD (5120 * SGX_PAGE_SIZE)
 #define WARM_TAIL (1536 * SGX_PAGE_SIZE)
-#define MAPPED(r) ((unsigned long)(r) < -4095ul)
 #define MADV_POPULATE_WRITE 23
 
 struct warm {

@@ -77,6 +77,8 @@ static inline bool all_zero(const void *p, size_t size)
         any |= bytes[i];
     return !any;
 }
+#define MAPPED(r) ((unsigned long)(r) < -4095ul) /* of an mmap or mremap */
+#define RFLAGS_TF 0x100ull
 static inline uint64_t page_down(uint64_t a) { return a & ~(SGX_PAGE_SIZE - 1); }
 static inline uint64_t page_up(uint64_t a) { return page_down(a + SGX_PAGE_SIZE - 1); }
 /* PROT_ bit that an access needs, by its page fault error code. */
@@ -265,10 +267,6 @@ void memory_hint(struct enclave *e, uint64_t pages, bool exec);
 void memory_seal(struct enclave *e);
 uint64_t memory_tables(uint64_t size);
 void memory_release(struct enclave *e);
-long memory_map(struct enclave *e, uint64_t address, uint64_t size, int prot);
-long memory_protect(struct enclave *e, uint64_t address, uint64_t size, int prot);
-void memory_unmap(struct enclave *e, uint64_t address, uint64_t size);
-void memory_show(struct enclave *e, uint64_t offset, uint64_t size);
 /* Shared memory of `size` bytes, secret where possible, its descriptor already closed; 0 when refused. */
 uint64_t memory_shared(uint64_t size, uint64_t at, bool want_secret, bool *secret);
 /* The library's own view of a page with at least these EPCM flags; 0 when there is none. */
@@ -278,11 +276,16 @@ uint32_t memory_error(struct enclave *e, uint64_t address, uint32_t access);
 long memory_read(struct enclave *e, uint64_t address, void *to, size_t size);
 long memory_write(struct enclave *e, uint64_t address, const void *from, size_t size);
 
-/* SGX2. EAUG at `address`, as the kernel does at a fault; out of the program's view; EREMOVE. */
 uint64_t memory_backing(struct enclave *e, bool exec); /* a page's own place in the library's view; 0: no memory */
+/* SGX2. EAUG at `address`, as the kernel does at a fault; EREMOVE. */
 bool memory_augment(struct enclave *e, uint64_t address);
-void memory_hide(struct enclave *e, uint64_t offset, uint64_t size);
 void memory_remove(struct enclave *e, uint64_t offset);
+/* device/view.c: the program's view of them */
+long memory_map(struct enclave *e, uint64_t address, uint64_t size, int prot);
+long memory_protect(struct enclave *e, uint64_t address, uint64_t size, int prot);
+void memory_unmap(struct enclave *e, uint64_t address, uint64_t size);
+void memory_show(struct enclave *e, uint64_t offset, uint64_t size);
+void memory_hide(struct enclave *e, uint64_t offset, uint64_t size);
 bool memory_refresh(struct enclave *e, uint64_t offset, uint64_t size);
 int memory_permits(uint64_t entry, int prot); /* of the rights asked: what the EPCM gives, the page being in the EPC */
 bool memory_allows(struct enclave *e, uint64_t address, uint64_t error);

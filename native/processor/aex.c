@@ -5,7 +5,6 @@
 #include "library.h"
 
 #define FP_MAGIC1 0x46505853u
-#define RFLAGS_TF 0x100ull
 #define RFLAGS_RESUMED 0x250cd5ull /* CF PF AF ZF SF DF OF RF AC ID: what ERESUME takes from the SSA, but what sigreturn will not */
 #define RFLAGS_ARITHMETIC 0x10cd5ull /* CF PF AF ZF SF OF RF: cleared by an asynchronous exit */
 
