@@ -6,9 +6,9 @@
  */
 #include "library.h"
 
-#define WARM_PAGES_MAX 16384ull /* 64 MiB */
+#define WARM_PAGES_MAX 32768ull /* 128 MiB */
 /* Of data, what is added first (libraries' data, stack, the heap's beginning) and last (the heap's end) is most used. */
-#define WARM_HEAD (5120 * SGX_PAGE_SIZE)
+#define WARM_HEAD (5632 * SGX_PAGE_SIZE)
 #define WARM_TAIL (1536 * SGX_PAGE_SIZE)
 #define MADV_POPULATE_WRITE 23
 

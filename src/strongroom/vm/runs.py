@@ -27,8 +27,10 @@ from strongroom.vm.progress import RunStatus
 # The program's descriptors, in the order of the request; rpc, epc and quote follow them.
 IMAGE = ("stdin", "stdout", "stderr", "sgxs", "sig", "pack")
 MAX_BINDS = 16
-# Backing that a waiting loader has: 64 and 32 MiB at most. Of the first 26 MiB are touched (native/device/warm.c).
-WARM_DATA_PAGES = 16384
+# Backing that a waiting loader has: 128 and 32 MiB at most. Of the first 28 MiB are touched (native/device/warm.c), its
+# end among them, which is to be the heap's end; so it has room for measured pages that are data.
+WARM_DATA_PAGES = 32768
+MEASURED_DATA_PAGES = 256
 WARM_MEASURED_PAGES = 8192
 # Users of loader processes: outside what user databases and container tools give out.
 LOADER_UID_BASE = 1_870_000_000
@@ -137,7 +139,8 @@ class Warmth:
     def of(cls, request: RunRequest) -> Self:
         """What the image of ``request`` would have use for."""
         measured = min(request.measured_pages, request.epc_pages)
-        return cls(min(request.epc_pages - measured, WARM_DATA_PAGES), min(measured, WARM_MEASURED_PAGES))
+        data = request.epc_pages - measured + MEASURED_DATA_PAGES
+        return cls(min(data, WARM_DATA_PAGES), min(measured, WARM_MEASURED_PAGES))
 
 
 class Run:
