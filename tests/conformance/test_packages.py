@@ -23,7 +23,7 @@ ALL = sorted(packages.PROGRAMS.glob("*.py"))
 SAMPLE = (
     "cryptography",
     "multiprocessing",
-    "pydantic",
+    "numpy",
 )  # of what `make` installs (but for joblib)
 
 
