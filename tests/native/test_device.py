@@ -249,6 +249,14 @@ def test_a_forked_child_has_enclaves_of_its_own(machine: Machine) -> None:
     assert lines == ["child: ENODEV", "status 0", "ret 0 function 4 out 42"]
 
 
+def test_forks_and_last_closes_while_pages_wait_to_be_hashed(machine: Machine, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    image, signature = tmp_path / "e.sgxs", tmp_path / "e.sig"
+    images.sign_image(images.build_image(image, heap_pages=1000, filled=True), signature, machine.signer)
+    lines = machine.host("waiting", image=image, signature=signature)
+    assert lines == ["closed 6 loaded 6 children 1", "ret 0 function 4 out 42"]
+
+
 def test_the_process_ends_with_its_last_thread(machine: Machine) -> None:
     """By exit(2) of the only thread that the program has; the library's own does not keep the process."""
     for _ in range(10):
