@@ -90,6 +90,9 @@ struct sha256 { uint32_t h[8]; uint64_t blocks; };
 void sha256_select(bool allow_shani);
 void sha256_start(struct sha256 *s);
 void sha256_blocks(struct sha256 *s, const void *data, size_t blocks);
+#define SHA256_HEADED 4u
+/* `count` times a block of heads and four of data. */
+void sha256_headed(struct sha256 *s, const void *heads, const void *data, size_t count);
 void sha256_finish(struct sha256 *s, uint8_t digest[32]);
 void measure_ecreate(struct sha256 *s, const struct sgx_secs *secs);
 void measure_eadd(struct sha256 *s, uint64_t offset, const struct sgx_secinfo *secinfo);

@@ -17,9 +17,19 @@ static const uint32_t k[64] __attribute__((aligned(16))) = {
 
 static inline uint32_t ror(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
-static void blocks_portable(uint32_t h[8], const uint8_t *p, size_t blocks)
+/* The next block: of `p`, or where there are heads, of them and then four of `p`. */
+static inline const uint8_t *next_block(const uint8_t **heads, const uint8_t **p, unsigned *left)
 {
-    for (; blocks; blocks--, p += 64) {
+    const uint8_t **from = *heads && !*left ? heads : p, *block = *from;
+    *left = from == heads ? SHA256_HEADED : *left - 1;
+    *from += 64;
+    return block;
+}
+
+static void blocks_portable(uint32_t h[8], const uint8_t *heads, const uint8_t *data, size_t blocks)
+{
+    for (unsigned left = 0; blocks; blocks--) {
+        const uint8_t *p = next_block(&heads, &data, &left);
         uint32_t w[64], s[8];
         for (int i = 0; i < 16; i++)
             w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 | (uint32_t)p[4 * i + 2] << 8 |
@@ -43,14 +53,15 @@ static void blocks_portable(uint32_t h[8], const uint8_t *p, size_t blocks)
     }
 }
 
-__attribute__((target("sha,sse4.1,ssse3"))) static void blocks_shani(uint32_t h[8], const uint8_t *p, size_t blocks)
+__attribute__((target("sha,sse4.1,ssse3"))) static void blocks_shani(uint32_t h[8], const uint8_t *heads, const uint8_t *data, size_t blocks)
 {
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0bll, 0x0405060700010203ll);
     __m128i dcba = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)h), 0xb1);
     __m128i hgfe = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(h + 4)), 0x1b);
     __m128i abef = _mm_alignr_epi8(dcba, hgfe, 8), cdgh = _mm_blend_epi16(hgfe, dcba, 0xf0);
 
-    for (; blocks; blocks--, p += 64) {
+    for (unsigned left = 0; blocks; blocks--) {
+        const uint8_t *p = next_block(&heads, &data, &left);
         __m128i save0 = abef, save1 = cdgh, m[4];
         for (int i = 0; i < 4; i++)
             m[i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(p + 16 * i)), swap);
@@ -73,7 +84,7 @@ __attribute__((target("sha,sse4.1,ssse3"))) static void blocks_shani(uint32_t h[
     _mm_storeu_si128((__m128i *)(h + 4), _mm_alignr_epi8(dchg, feba, 8));
 }
 
-static void (*compress)(uint32_t h[8], const uint8_t *p, size_t blocks) = blocks_portable;
+static void (*compress)(uint32_t h[8], const uint8_t *heads, const uint8_t *data, size_t blocks) = blocks_portable;
 
 /* Chooses the implementation; `allow_shani` false forces the portable one (for the tests). */
 void sha256_select(bool allow_shani)
@@ -95,8 +106,14 @@ void sha256_start(struct sha256 *s)
 
 void sha256_blocks(struct sha256 *s, const void *data, size_t blocks)
 {
-    compress(s->h, data, blocks);
+    compress(s->h, NULL, data, blocks);
     s->blocks += blocks;
+}
+
+void sha256_headed(struct sha256 *s, const void *heads, const void *data, size_t count)
+{
+    compress(s->h, heads, data, count * (1 + SHA256_HEADED));
+    s->blocks += count * (1 + SHA256_HEADED);
 }
 
 /* Every measurement is a whole number of blocks, so the padding is one block of its own. */
@@ -106,7 +123,7 @@ void sha256_finish(struct sha256 *s, uint8_t digest[32])
     uint64_t bits = s->blocks * 512;
     for (int i = 0; i < 8; i++)
         pad[56 + i] = (uint8_t)(bits >> (56 - 8 * i));
-    compress(s->h, pad, 1);
+    compress(s->h, NULL, pad, 1);
     for (int i = 0; i < 32; i++)
         digest[i] = (uint8_t)(s->h[i / 4] >> (24 - 8 * (i % 4)));
 }
