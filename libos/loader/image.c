@@ -91,7 +91,7 @@ void image_load(const uint8_t *s, uint64_t size, const uint8_t *sig)
     if (size < 64 || memcmp(s, "ECREATE", 8))
         fail("enclave.sgxs does not start with ECREATE");
     uint8_t *secs = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    uint8_t *batch = mmap(NULL, BATCH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *batch = mmap(NULL, BATCH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (secs == MAP_FAILED || batch == MAP_FAILED)
         fail("no memory");
     uint32_t ssa_frame = u32_at(s + 8), misc = u32_at(sig + 900) | 1;

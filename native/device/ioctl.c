@@ -7,7 +7,6 @@
 #define ATTR_RESERVED (~(SGX_ATTR_INIT | SGX_ATTR_DEBUG | SGX_ATTR_MODE64BIT | SGX_ATTR_PROVISIONKEY | \
                          SGX_ATTR_EINITTOKENKEY | SGX_ATTR_KSS | SGX_ATTR_AEXNOTIFY))
 #define ATTR_UNPRIVILEGED (SGX_ATTR_DEBUG | SGX_ATTR_MODE64BIT | SGX_ATTR_KSS | SGX_ATTR_AEXNOTIFY)
-#define ADD_AT_ONCE 16384 /* pages under one hold of the lock */
 
 /* ECREATE's checks (SDM vol. 3D, ECREATE, "Operation"). */
 static bool ecreate_accepts(const struct sgx_secs *s)
@@ -164,8 +163,8 @@ static long ioctl_add_pages(struct enclave *e, struct sgx_enclave_add_pages *use
     while (done < add.length && !ret) {
         lock(&g.memory_lock);
         uint64_t from = done;
-        memory_hint(e, (add.length - done) / SGX_PAGE_SIZE, exec);
-        for (int i = 0; i < ADD_AT_ONCE && done < add.length; i++, done += SGX_PAGE_SIZE) {
+        memory_hint(e, add.offset + done, (add.length - done) / SGX_PAGE_SIZE, exec);
+        for (unsigned i = 0; i < ADD_AT_ONCE && done < add.length; i++, done += SGX_PAGE_SIZE) {
             ret = add_page(e, add.offset + done, (uint8_t *)add.src + done, &secinfo, add.flags & SGX_PAGE_MEASURE);
             if (ret)
                 break;

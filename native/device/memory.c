@@ -6,6 +6,8 @@
 #include "library.h"
 
 #define EXTENT_SIZE (2ull << 20)
+#define POPULATE_FROM 64 /* pages */
+#define MADV_POPULATE_WRITE 23
 
 uint64_t memory_shared(uint64_t size, uint64_t at, bool want_secret, bool *secret)
 {
@@ -46,7 +48,15 @@ static void ordinary_count(struct enclave *e, uint64_t pages)
     atomic_fetch_add(&epc_own()->ordinary, (uint32_t)pages);
 }
 
-void memory_hint(struct enclave *e, uint64_t pages, bool exec) { e->hint[exec] = pages; }
+/* So many pages will be added from `offset` on, ADD_AT_ONCE before this is said again: backing and their EPCM entries at once. */
+void memory_hint(struct enclave *e, uint64_t offset, uint64_t pages, bool exec)
+{
+    uint64_t most = pages < ADD_AT_ONCE ? pages : ADD_AT_ONCE;
+    uint64_t from = page_down((uint64_t)&e->epcm[offset / SGX_PAGE_SIZE]), to = (uint64_t)&e->epcm[offset / SGX_PAGE_SIZE + most];
+    e->hint[exec] = pages;
+    if (pages >= POPULATE_FROM) /* else a page of them faults twice, as each entry is read before it is written */
+        sys(__NR_madvise, from, page_up(to) - from, MADV_POPULATE_WRITE);
+}
 
 uint64_t memory_backing(struct enclave *e, bool exec)
 {
@@ -73,7 +83,7 @@ uint64_t memory_backing(struct enclave *e, bool exec)
             sys(__NR_madvise, base, size, MADV_DONTDUMP);
         }
         if (!warm && exec && e->hint[1] > 1) /* all of it will be filled: one call in place of a fault a page */
-            sys(__NR_madvise, base, e->hint[1] * SGX_PAGE_SIZE, 23 /* MADV_POPULATE_WRITE */);
+            sys(__NR_madvise, base, e->hint[1] * SGX_PAGE_SIZE, MADV_POPULATE_WRITE);
         if (!exec && !secret && !debug)
             ordinary_count(e, size / SGX_PAGE_SIZE);
         if (exec && atomic_load(&e->flags) & ENCLAVE_INITIALIZED) /* filled a page at a time: code.c */

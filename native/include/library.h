@@ -266,7 +266,8 @@ void present_clear(struct enclave *e, uint64_t page);
 uint64_t present_next(struct enclave *e, uint64_t page, uint64_t end);
 /* device/memory.c: an enclave's pages. Lengths are bytes, offsets from the enclave's base. */
 void *memory_add(struct enclave *e, uint64_t offset, uint64_t epcm_flags);
-void memory_hint(struct enclave *e, uint64_t pages, bool exec);
+#define ADD_AT_ONCE 16384u /* pages of ADD_PAGES under one hold of the lock */
+void memory_hint(struct enclave *e, uint64_t offset, uint64_t pages, bool exec);
 void memory_seal(struct enclave *e);
 uint64_t memory_tables(uint64_t size);
 void memory_release(struct enclave *e);
