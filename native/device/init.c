@@ -131,9 +131,9 @@ static const char *package_start(int rpc_fd, int epc_fd)
     sys(__NR_close, epc_fd);
     g.epc = (struct epc_shared *)map;
     if ((unsigned long)map >= -4095ul || g.epc->magic != EPC_MAGIC)
-        return "the EPC counters are not there: is the daemon of the same version?";
+        return "the EPC counters are not there: has the daemon ended, or is it of another version?";
     if (rpc_call(RPC_HELLO, &hello, sizeof hello, &g.package, sizeof g.package))
-        return "the software package does not answer: is the daemon of the same version?";
+        return "the software package does not answer: has the daemon ended, or is it of another version?";
     return NULL;
 }
 
