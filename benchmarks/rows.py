@@ -11,10 +11,10 @@ ROWS: dict[str, str] = {
     "ecall": "ECALL round trip by the vDSO (hardware: 8,000–14,000 cycles)",
     "paging": "one page evicted and reloaded in place (hardware: about 40,000 cycles)",
     "measuring-tool": "measuring an enclave, warm, by `strongroom measure`, against SHA-256 over the same bytes",
-    "measuring-processor": "measuring an enclave, warm, by the processor (ADD_PAGES), against SHA-256 over the "
-                           "same bytes",
+    "measuring-processor": "measuring an enclave, warm, by the processor (ADD_PAGES to EINIT), against SHA-256 over "
+                           "the same bytes",
     "quote-made": "quote made: signing work",
     "quote-verified": "quote verified, against `dcap-qvl` alone",
-    "growth-measured": "growth on an SGX2 size: share of the start's cost that measured pages explain",
+    "growth-measured": "growth on an SGX2 size: a heap page at the start (`edmm = true`), against a measured page",
     "growth-heap": "growth on an SGX1 size: a heap page at the start, against one fault of its memory",
 }  # fmt: skip
