@@ -16,7 +16,7 @@ from support.house import Client, House, Parts, kill
 ROUNDS = int(os.environ.get("STRONGROOM_FAULTS", "5"))
 SEED = int(os.environ.get("STRONGROOM_SEED", "1"))
 LINE = re.compile(
-    r"begun|good \d+|strongroom(-processor)?: .*|worker: (create|add|init): EIO|\{.*\}|\[.*\]|"
+    r"begun|good \d+|strongroom(-processor|-inject)?: .*|worker: (create|add|init): EIO|\{.*\}|\[.*\]|"
     r"[\w.-]+: (deleted|created|stopped|restarted).*"
 )
 ROLES = ("client", "client", "daemon", "daemon", "spawner", "between", "between", "program", "program")
@@ -55,7 +55,10 @@ def judge(client: Client) -> None:
     elif client.status == 0:
         assert any(line.startswith("good ") for line in lines), client.text
     elif client.status == 125:
-        assert lines and re.match(r"strongroom(-processor)?: .+: ", lines[-1]), client.text
+        # The host program of `exec` says what its ioctl gave, before our line or after it.
+        assert any(re.match(r"strongroom(-processor)?: .+: |strongroom-inject: ", line) for line in lines), (
+            client.text
+        )
     elif client.status == 1:  # the host program of `exec` tells what its ioctl gave: the daemon is gone
         assert client.verb == "exec" and lines[-1].endswith(": EIO"), client.text
     else:

@@ -7,6 +7,8 @@ import signal
 import socket
 import threading
 
+import pytest
+
 from strongroom.machine import client, launch, protocol
 
 
@@ -38,3 +40,14 @@ def test_a_signal_that_interrupts_nothing() -> None:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
             other.join()
     assert (status, told) == (0, [signal.SIGUSR1])
+
+
+def test_a_daemon_that_goes_before_the_program_may_start() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ready = {"level": "faithful", "vm": "x", "size": "x"}
+    with launch.Spawned(client.Connection(ours), ready, bytes(32)) as spawned:
+        theirs.close()
+        with pytest.raises(protocol.Closed, match="the daemon went away") as error:
+            spawned.go()
+        assert "daemon.log" in error.value.next_step
+        spawned.signal(signal.SIGTERM)  # nobody is there to be told

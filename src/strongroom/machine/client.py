@@ -46,6 +46,11 @@ class Connection:
                 protocol.raise_remote(protocol.receive(self.sock)[0])  # it may have said why before it went
                 raise
 
+    def say(self, message: Message) -> None:
+        """Send what follows the request. Raises Closed."""
+        with _the_daemon():
+            protocol.send(self.sock, message)
+
     def reply(self, timeout: float | None = REPLY_SECONDS) -> tuple[Message, list[int]]:
         """The next message. Raises RemoteError where it is a refusal, Closed, ProtocolError."""
         self.sock.settimeout(timeout)

@@ -218,11 +218,11 @@ class Spawned:
 
     def go(self) -> None:
         """Let it start. Raises Closed."""
-        protocol.send(self._connection.sock, {"op": "go"})
+        self._connection.say({"op": "go"})
 
     def signal(self, number: int) -> None:
         with contextlib.suppress(StrongroomError), self._lock:
-            protocol.send(self._connection.sock, {"signal": number})
+            self._connection.say({"signal": number})
 
     def wait(self, timeout: float | None = None, woken: int | None = None) -> int | None:
         """The exit status (128+n for a signal), or None after ``timeout`` seconds. Raises RemoteError, Closed.
