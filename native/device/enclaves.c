@@ -149,7 +149,9 @@ long enclave_open(int flags)
         goto out;
     if (g.enclave[slot]) {
         e = g.enclave[slot];
-        memset(e, 0, sizeof *e);
+        /* A thread that came too late may still count itself there: it takes that back. */
+        memset(e, 0, offsetof(struct enclave, inside));
+        memset(&e->inside + 1, 0, sizeof *e - offsetof(struct enclave, inside) - sizeof e->inside);
     } else {
         long p = sys(__NR_mmap, 0, sizeof *e, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if ((unsigned long)p >= -4095ul)

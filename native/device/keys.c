@@ -85,19 +85,43 @@ bool keys_may_refuse(uint64_t address)
     struct enclave *e;
     if (!g.key)
         return false;
+    fork_check();
     lock(&g.memory_lock);
     bool touches = enclave_touches(page_down(address), SGX_PAGE_SIZE, &e);
     unlock(&g.memory_lock);
     return touches;
 }
 
+/* The pages are the enclave's again. Caller holds g.memory_lock. */
+static void steps_undo(struct thread *t, ucontext_kernel *uc)
+{
+    for (uint32_t i = 0; i < t->steps; i++) {
+        struct enclave *e = t->step[i].enclave;
+        uint64_t offset = t->step[i].at - e->secs.base;
+        if (!atomic_load(&e->live) || e->serial != t->step[i].serial || !e->epcm)
+            continue;
+        uint64_t entry = atomic_fetch_and(&e->epcm[offset / SGX_PAGE_SIZE], ~EPCM_ABORT);
+        if ((entry & EPCM_VALID) && !(entry & EPCM_TCS))
+            memory_show(e, offset, SGX_PAGE_SIZE);
+        else
+            memory_hide(e, offset, SGX_PAGE_SIZE);
+    }
+    t->steps = 0;
+    uc->uc_mcontext.eflags = (uc->uc_mcontext.eflags & ~RFLAGS_TF) | t->step_tf;
+    frame_change(uc, 0, denied(g.key_step));
+}
+
 /* A page of ones at `address`, open to the thread of the frame for one instruction; false: not so. Caller holds g.memory_lock. */
 bool keys_step(struct thread *t, ucontext_kernel *uc, struct enclave *e, uint64_t address)
 {
     uint64_t at = page_down(address);
+    if (!t) /* the next fault gets it a record */
+        return true;
     for (uint32_t i = 0; i < t->steps; i++)
-        if (t->step[i].at == at)
+        if (t->step[i].at == at) { /* its page of ones was closed with the enclave meanwhile: afresh */
+            steps_undo(t, uc);
             return true;
+        }
     if (t->steps == STEPS_MAX)
         return false;
     long page = sys(__NR_mmap, 0, SGX_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -126,19 +150,6 @@ bool keys_step(struct thread *t, ucontext_kernel *uc, struct enclave *e, uint64_
 void keys_step_end(struct thread *t, ucontext_kernel *uc)
 {
     lock(&g.memory_lock);
-    for (uint32_t i = 0; i < t->steps; i++) {
-        struct enclave *e = t->step[i].enclave;
-        uint64_t offset = t->step[i].at - e->secs.base;
-        if (!atomic_load(&e->live) || e->serial != t->step[i].serial || !e->epcm)
-            continue;
-        uint64_t entry = atomic_fetch_and(&e->epcm[offset / SGX_PAGE_SIZE], ~EPCM_ABORT);
-        if ((entry & EPCM_VALID) && !(entry & EPCM_TCS))
-            memory_show(e, offset, SGX_PAGE_SIZE);
-        else
-            memory_hide(e, offset, SGX_PAGE_SIZE);
-    }
-    t->steps = 0;
+    steps_undo(t, uc);
     unlock(&g.memory_lock);
-    uc->uc_mcontext.eflags = (uc->uc_mcontext.eflags & ~RFLAGS_TF) | t->step_tf;
-    frame_change(uc, 0, denied(g.key_step));
 }

@@ -41,6 +41,13 @@ uint64_t memory_shared(uint64_t size, uint64_t at, bool want_secret, bool *secre
     return MAPPED(address) ? (uint64_t)address : 0;
 }
 
+void memory_return(uint64_t base, uint64_t size, bool secret)
+{
+    sys(__NR_munmap, base, size);
+    if (secret && g.memlock_limited)
+        g.memlock_left += 2 * size;
+}
+
 /* The share of a process's pages that had to do with ordinary memory is shown beside its EPC use. */
 static void ordinary_count(struct enclave *e, uint64_t pages)
 {
@@ -88,7 +95,7 @@ uint64_t memory_backing(struct enclave *e, bool exec)
             ordinary_count(e, size / SGX_PAGE_SIZE);
         if (exec && atomic_load(&e->flags) & ENCLAVE_INITIALIZED) /* filled a page at a time: code.c */
             sys(__NR_mprotect, base, size, PROT_READ);
-        *extent = (struct extent){base, size, 0, exec};
+        *extent = (struct extent){base, size, 0, exec, secret};
         e->held[e->held_count++] = *extent;
     }
     uint64_t view = extent->base + extent->used;
@@ -137,8 +144,10 @@ void memory_release(struct enclave *e)
     measuring_forget(e);
     for (uint32_t i = 0; i < e->vma_count; i++)
         sys(__NR_munmap, e->vma[i].start, e->vma[i].end - e->vma[i].start);
-    for (uint32_t i = 0; i < e->held_count; i++)
-        sys(__NR_munmap, e->held[i].base, e->held[i].size);
+    for (uint32_t i = 0; i < e->held_count; i++) {
+        warm_drop(e->held[i].base, e->held[i].size);
+        memory_return(e->held[i].base, e->held[i].size, e->held[i].secret);
+    }
     atomic_fetch_sub(&epc_own()->ordinary, (uint32_t)e->refused_secret);
     paging_release(e);
     code_release(e);

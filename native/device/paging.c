@@ -108,6 +108,7 @@ bool paging_start(struct enclave *e)
     sys(__NR_madvise, table, size, MADV_DONTDUMP);
     e->cluster = (struct cluster *)table;
     e->cluster_size = size;
+    e->cluster_secret = secret;
     if (!g_key && gcm_available()) {
         uint8_t key[16];
         uint64_t at = memory_shared(STACK_SIZE, 0, true, &secret);
@@ -220,6 +221,16 @@ static void rest_some(void)
     }
 }
 
+/* On the stack in secret memory, without signals: one there would take the alternate stack from its top, where frames of ours are. */
+static long on_stack(long (*fn)(struct cluster *), struct cluster *c)
+{
+    uint64_t all = ~0ull, before;
+    sys(__NR_rt_sigprocmask, SIG_SETMASK, &all, &before, 8);
+    long ret = call_on_stack(g_stack, (long (*)(void *))fn, c);
+    sys(__NR_rt_sigprocmask, SIG_SETMASK, &before, NULL, 8);
+    return ret;
+}
+
 /* Evicts at least `pages` pages of this process, if it has them; how many went. */
 uint64_t paging_evict(uint64_t pages)
 {
@@ -229,7 +240,7 @@ uint64_t paging_evict(uint64_t pages)
     start = clock_ns();
     while (gone < pages) {
         struct cluster *c = g_resting.first ? g_resting.first : g_active.first;
-        long n = c ? call_on_stack(g_stack, (long (*)(void *))evict_here, c) : 0;
+        long n = c ? on_stack(evict_here, c) : 0;
         if (!n)
             break;
         gone += (uint64_t)n;
@@ -283,7 +294,7 @@ static long load(struct cluster *c)
     if (ret)
         return ret;
     start = clock_ns();
-    if (call_on_stack(g_stack, (long (*)(void *))open_here, c)) {
+    if (on_stack(open_here, c)) {
         epc_return(e, pages);
         refused(e);
         return -EFAULT;
@@ -357,7 +368,7 @@ void paging_release(struct enclave *e)
     epc_backing_return(out);
     store_release(e);
     if (e->cluster)
-        sys(__NR_munmap, e->cluster, e->cluster_size);
+        memory_return((uint64_t)e->cluster, e->cluster_size, e->cluster_secret);
 }
 
 /* In a forked child: nothing of the parent's enclaves is here. */

@@ -294,7 +294,7 @@ void signal_entry(int number, siginfo_t *info, ucontext_kernel *uc)
     bool step = fault && number == SIGTRAP && r->trapno == VECTOR_DB; /* of a program that steps: what is here is one instruction to it */
     bool page_fault = fault && number == SIGSEGV && r->trapno == VECTOR_PF;
 
-    if (t && t->steps && !page_fault) {
+    if (t && t->steps && !page_fault && !in_library(r->rip)) {
         keys_step_end(t, uc);
         if (step && !t->step_tf)
             return;

@@ -231,7 +231,8 @@ void syscall_trapped(struct thread *t, siginfo_t *info, ucontext_kernel *uc)
     case __NR_mremap: {
         struct enclave *e;
         lock(&g.memory_lock);
-        ret = enclave_touches(r->rdi, page_up(r->rsi), &e) || (r->r10 & MREMAP_FIXED && enclave_touches(r->r8, page_up(r->rdx), &e))
+        /* With an old size of 0 it copies the mapping. */
+        ret = enclave_touches(r->rdi, page_up(r->rsi ? r->rsi : 1), &e) || (r->r10 & MREMAP_FIXED && enclave_touches(r->r8, page_up(r->rdx), &e))
                   ? -EINVAL : again(r);
         unlock(&g.memory_lock);
         break;

@@ -69,6 +69,7 @@ int tamper_fault(struct thread *t, ucontext_kernel *uc)
     uint64_t address = uc->uc_mcontext.cr2, error = uc->uc_mcontext.err;
     struct enclave *e;
     bool handled = false, disabled = false, hole = false;
+    fork_check();
     lock(&g.memory_lock);
     if (!enclave_touches(page_down(address), SGX_PAGE_SIZE, &e))
         goto out;

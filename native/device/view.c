@@ -142,6 +142,10 @@ void memory_open(struct enclave *e, bool remap)
 {
     for (uint32_t i = 0; i < e->vma_count; i++)
         for_runs(e, e->vma[i].start, e->vma[i].end, (int)e->vma[i].prot, remap);
+    uint64_t pages = remap ? e->secs.size / SGX_PAGE_SIZE : 0;
+    for (uint64_t p = 0; (p = present_next(e, p, pages)) < pages; p++) /* a page of ones may stand for a TCS, which is not shown */
+        if ((atomic_load(&e->epcm[p]) & (EPCM_VALID | EPCM_TCS | EPCM_ABORT)) == (EPCM_VALID | EPCM_TCS))
+            memory_hide(e, p * SGX_PAGE_SIZE, SGX_PAGE_SIZE);
 }
 
 /* PROT_ bits of the program's mapping of the device at `address`; 0 when there is none. */

@@ -91,7 +91,13 @@ uint64_t warm_take(uint64_t *size, bool exec)
 
 bool warm_zero(uint64_t view)
 {
-    return view - g_warm[0].view < g_warm[0].size && zero_host((const void *)view) == 1;
+    struct { uint8_t bytes[512]; } __attribute__((aligned(16))) saved; /* zero_host leaves of the page in XMM */
+    if (view - g_warm[0].view >= g_warm[0].size)
+        return false;
+    __asm__ volatile("fxsave64 %0" : "=m"(saved) : : "memory");
+    bool zero = zero_host((const void *)view) == 1;
+    __asm__ volatile("fxrstor64 %0" : : "m"(saved) : "memory");
+    return zero;
 }
 
 bool warm_show(uint64_t view, uint64_t size, uint64_t at)
@@ -111,4 +117,20 @@ bool warm_show(uint64_t view, uint64_t size, uint64_t at)
         return true;
     }
     return false;
+}
+
+/* That view's address may be another's next: what is shown at it is then not this memory. */
+void warm_drop(uint64_t view, uint64_t size)
+{
+    for (int i = 0; i < 2; i++) {
+        struct warm *w = &g_warm[i];
+        if (view - w->view >= w->size)
+            continue;
+        uint64_t first = (view - w->view) / SGX_PAGE_SIZE, end = first + size / SGX_PAGE_SIZE;
+        for (uint64_t p = first; p < end; p++) {
+            if (!(w->moved[p / 64] >> p % 64 & 1))
+                sys(__NR_munmap, w->second + p * SGX_PAGE_SIZE, SGX_PAGE_SIZE);
+            w->moved[p / 64] |= 1ull << p % 64;
+        }
+    }
 }

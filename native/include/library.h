@@ -135,7 +135,7 @@ bool gcm_page_open(const struct gcm_key *key, const uint8_t iv[12], const uint8_
 struct enclave_vma { uint64_t start, end; uint32_t prot; }; /* what the program mapped of the device */
 #define VMAS_MAX 8192
 
-struct extent { uint64_t base, size, used; bool exec; };
+struct extent { uint64_t base, size, used; bool exec, secret; };
 
 enum enclave_flag { ENCLAVE_CREATED = 1, ENCLAVE_INITIALIZED = 2, ENCLAVE_LOST = 4, ENCLAVE_BROKEN = 8 };
 
@@ -164,6 +164,7 @@ struct enclave {
     uint64_t serial;               /* of this process's enclaves, never the same twice */
     struct cluster *cluster, *clusters; /* device/paging.c: by offset in secret memory; those in use */
     uint64_t cluster_size;
+    bool cluster_secret;
     struct both *both;             /* device/code.c: backings of pages of code made at run time, by number */
     uint8_t **store;               /* evicted pages, by gigabyte: ciphertext and tags, in ordinary memory */
     struct extent held[4096];      /* all extents, for the unmapping */
@@ -273,6 +274,8 @@ uint64_t memory_tables(uint64_t size);
 void memory_release(struct enclave *e);
 /* Shared memory of `size` bytes, secret where possible, its descriptor already closed; 0 when refused. */
 uint64_t memory_shared(uint64_t size, uint64_t at, bool want_secret, bool *secret);
+/* Of what it gave without `at`. */
+void memory_return(uint64_t base, uint64_t size, bool secret);
 /* The library's own view of a page with at least these EPCM flags; 0 when there is none. */
 void *memory_page(struct enclave *e, uint64_t address, uint64_t need);
 uint32_t memory_error(struct enclave *e, uint64_t address, uint32_t access);
@@ -309,6 +312,8 @@ uint64_t warm_take(uint64_t *size, bool exec);
 bool warm_zero(uint64_t view);
 /* Puts the second mapping of warm pages at `at`, with PROT_NONE; false where they have none any more. */
 bool warm_show(uint64_t view, uint64_t size, uint64_t at);
+/* Before the library's mapping goes: so does what of the second one was not shown. */
+void warm_drop(uint64_t view, uint64_t size);
 /* device/keys.c: protection keys */
 void keys_start(void);
 long keys_protect(uint64_t at, uint64_t size, int prot);
