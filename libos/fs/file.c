@@ -13,9 +13,11 @@ static struct file g_reserved; /* stands where a call has a number and waits for
 
 struct file *file_new(enum file_type type, u32 flags)
 {
+    static u64 serials;
     struct file *f = kmalloc(sizeof *f);
     if (f) {
         f->type = type;
+        f->serial = ++serials;
         f->flags = flags & ~(u32)(O_CLOEXEC | O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY);
         f->refs = 1;
         f->host_fd = -1;

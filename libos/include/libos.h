@@ -207,11 +207,12 @@ struct pipe {
     bool had_writer;                    /* a FIFO that nobody has opened for writing yet does not hang up */
     struct inode *inode;                /* the FIFO's */
 };
-struct epoll_item { int fd; u32 events; u64 data; struct file *file; u32 seen, generation; }; /* seen: told, of EPOLLET */
+struct epoll_item { int fd; u32 events; u64 data, serial; struct file *file; u32 seen, generation; }; /* seen: told, of EPOLLET */
 struct file {
     enum file_type type;
     int refs;
     u32 flags;                          /* O_* */
+    u64 serial;                         /* of no other file, before or after */
     u32 generation;                     /* goes on with each use and each arrival: what EPOLLET calls an edge */
     u32 edges;                          /* epoll_waits that wait for its next edge (host's files: the host knows of none) */
     u64 offset;

@@ -19,12 +19,19 @@ void poll_wake(void)
     }
 }
 
+/* The file of an epoll's item while its descriptor is open. A later file may have the number, and the place in memory too. */
+static struct file *item_file(const struct epoll_item *item)
+{
+    struct file *f = file_get(item->fd);
+    return f == item->file && f && f->serial == item->serial ? f : NULL;
+}
+
 /* Whether an epoll's list is another one than at `change`, or an edge that was told is there anew. */
 static bool epoll_changed(const struct file *e, u32 change)
 {
     bool edge = e->changes != change;
     for (u32 i = 0; i < e->item_count && !edge; i++)
-        edge = e->items[i].seen && file_get(e->items[i].fd) == e->items[i].file &&
+        edge = e->items[i].seen && item_file(&e->items[i]) &&
                file_generation(e->items[i].file) != e->items[i].generation;
     return edge;
 }
@@ -240,9 +247,13 @@ long sys_epoll_ctl(const long *a)
     }
     while (i < e->item_count && e->items[i].fd != (int)a[2])
         i++;
+    if (i < e->item_count && !item_file(&e->items[i])) { /* closed since: no item of the file that has the number now */
+        e->items[i] = e->items[--e->item_count];
+        i = e->item_count;
+    }
     switch (a[1]) {
     case EPOLL_CTL_ADD:
-        if (i < e->item_count && e->items[i].file == f)
+        if (i < e->item_count)
             return -EEXIST;
         if (i == e->item_room) {
             struct epoll_item *items = krealloc(e->items, e->item_room * sizeof *items, (2 * e->item_room + 8) * sizeof *items);
@@ -251,8 +262,7 @@ long sys_epoll_ctl(const long *a)
             e->items = items;
             e->item_room = 2 * e->item_room + 8;
         }
-        e->items[i] = (struct epoll_item){(int)a[2], event.events, event.data, f, 0, 0};
-        e->item_count += i == e->item_count;
+        e->items[e->item_count++] = (struct epoll_item){.fd = (int)a[2], .events = event.events, .data = event.data, .serial = f->serial, .file = f};
         break;
     case EPOLL_CTL_MOD:
         if (i == e->item_count)
@@ -277,8 +287,8 @@ long sys_epoll_ctl(const long *a)
 bool epoll_ready(struct file *e)
 {
     for (u32 i = 0; i < e->item_count; i++) {
-        struct file *f = file_get(e->items[i].fd);
-        if (f && f == e->items[i].file && f->type != FILE_EPOLL) {
+        struct file *f = item_file(&e->items[i]);
+        if (f && f->type != FILE_EPOLL) {
             u32 now = file_poll(f);
             if (now != ~0u && now & (e->items[i].events | ALWAYS))
                 return true;
@@ -292,7 +302,7 @@ static long epoll_once(struct file *e, struct event *to, u32 most, long timeout_
 {
     u32 n = 0;
     for (u32 i = 0; i < e->item_count;) /* closed ones leave the list */
-        if (file_get(e->items[i].fd) != e->items[i].file)
+        if (!item_file(&e->items[i]))
             e->items[i] = e->items[--e->item_count];
         else
             i++;

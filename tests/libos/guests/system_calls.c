@@ -362,6 +362,27 @@ CHECK(stream_by_abstract_name)
     pthread_join(thread, NULL);
     close(client), close(server);
 }
+CHECK(epoll_of_a_number_used_again)
+{
+    int e = epoll_create1(0), first[2], again[2];
+    struct epoll_event want = {EPOLLIN, {.u32 = 1}}, got[4];
+    for (int i = 0; i < 3; i++) {
+        EXPECT(pipe(first) == 0 && epoll_ctl(e, EPOLL_CTL_ADD, first[0], &want) == 0);
+        EXPECT(close(first[0]) == 0 && close(first[1]) == 0 && pipe(again) == 0 && again[0] == first[0]);
+        want.data.u32 = 2;
+        if (i) {
+            EXPECT_ERROR(epoll_ctl(e, EPOLL_CTL_MOD, again[0], &want), ENOENT);
+            EXPECT_ERROR(epoll_ctl(e, EPOLL_CTL_DEL, again[0], &want), ENOENT);
+        }
+        EXPECT(write(again[1], "x", 1) == 1 && epoll_wait(e, got, 4, 0) == 0);
+        EXPECT(epoll_ctl(e, EPOLL_CTL_ADD, again[0], &want) == 0);
+        EXPECT(epoll_wait(e, got, 4, 0) == 1 && got[0].data.u32 == 2);
+        EXPECT(close(again[0]) == 0 && close(again[1]) == 0);
+        want.data.u32 = 1;
+    }
+    close(e);
+}
+
 CHECK(poll_select_epoll_eventfd)
 {
     int event = eventfd(0, 0), fd[2], e = epoll_create1(0);
