@@ -336,7 +336,12 @@ def page(verdicts: list[Verdict], python: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m conformance.packages", description=__doc__)
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these programs")
-    parser.add_argument("--python", default=sys.executable, help="the interpreter that has the distributions")
+    parser.add_argument(
+        "--python",
+        type=os.path.abspath,
+        default=sys.executable,
+        help="the interpreter that has the distributions",
+    )
     parser.add_argument(
         "--work", type=Path, default=ROOT / "build" / "packages", help="where results are kept"
     )
