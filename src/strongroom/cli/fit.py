@@ -55,6 +55,7 @@ def register(app: typer.Typer) -> None:
         json: Json = False,
     ) -> int:
         """Which VM sizes hold an image, and how much each pages, before it runs."""
+        from strongroom.cli import _newer
         from strongroom.cli._output import print_json
         from strongroom.errors import UsageError
         from strongroom.machine import launch
@@ -63,6 +64,7 @@ def register(app: typer.Typer) -> None:
         if given and not run:
             raise UsageError("arguments are for the program, which runs with --run only", "add --run")
         facts = launch.facts_of(directory)
+        _newer.tell_of(directory)
         rows = judge(launch.demand_of(facts))
         if run:
             _refuse_sealed(facts)

@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
 
         Ends with status 1 where a signature that comes with it is over another measurement.
         """
+        from strongroom.cli import _newer
         from strongroom.image.measure import measure as measure_path
 
         found = measure_path(Path("/dev/stdin") if str(file) == "-" else file)
@@ -33,4 +34,5 @@ def register(app: typer.Typer) -> None:
             print_json(asdict(found))
         else:
             typer.echo(found.mrenclave.hex())
+        _newer.tell_of(file)
         found.check_signed()

@@ -41,6 +41,7 @@ def register(app: typer.Typer) -> None:
 
         What it proves: that this enclave ran on this VM's package. The quote is a SOFTWARE one.
         """
+        from strongroom.cli import _newer
         from strongroom.host import Enclave
         from strongroom.inside.binding import host_report_data
 
@@ -50,6 +51,7 @@ def register(app: typer.Typer) -> None:
             raise UsageError(f"--data {data!r} is not hexadecimal") from None
         if out is None and not as_json and sys.stdout.isatty():
             raise UsageError("a quote is binary", "add --out FILE, or --json")
+        _newer.tell_of(directory)
         with Enclave(directory, vm) as box:
             made = box.quote(wanted)
             facts = box.facts

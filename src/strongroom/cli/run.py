@@ -12,7 +12,7 @@ from strongroom.cli._options import Arguments, LevelOption, LineJson, Project, V
 from strongroom.errors import StrongroomError
 
 if TYPE_CHECKING:
-    from strongroom.machine.launch import Spawned
+    from strongroom.machine.launch import Image, Spawned
 
 
 def register(app: typer.Typer) -> None:
@@ -42,11 +42,18 @@ def register(app: typer.Typer) -> None:
             del given[0]
         try:
             return launch.run(
-                vm, directory, given, forced=level, as_json=json, guard=guard, on_end=partial(_paged, json)
-            )
+                vm, directory, given, forced=level, as_json=json, guard=guard,
+                on_begin=partial(_newer, json), on_end=partial(_paged, json),
+            )  # fmt: skip
         except StrongroomError as error:
             complain(str(error))
             return launch.FAILED
+
+
+def _newer(as_json: bool, image: Image) -> None:
+    from strongroom.cli import _newer
+
+    _newer.tell(image.folder, image.facts, as_json)
 
 
 def _paged(as_json: bool, spawned: Spawned, seconds: float) -> None:

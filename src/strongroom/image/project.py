@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -10,15 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from strongroom.errors import StrongroomError
-from strongroom.image import elf, libraries, manifest, pack
+from strongroom.image import elf, libraries, manifest, pack, sources
 
 APP = "/app"
 Progress = Callable[[str], None]
-# Left out of the project's folder: what is not part of the program, differs between machines, or is a secret.
-SKIPPED_DIRECTORIES = frozenset({"build", "__pycache__", "node_modules"})
-# A folder with one of these is a virtual environment, or an image that we built.
-SKIPPED_MARKS = ("pyvenv.cfg", "enclave.sgxs")
-SKIPPED_FILES = ("*.pyc", "*.pem", "*.key", "*.p12", "*~", manifest.NAME)
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin", "HOME": APP, "LANG": "C.UTF-8", "TMPDIR": "/tmp",
     "LD_LIBRARY_PATH": libraries.LIBRARY_DIRECTORY, "MALLOC_ARENA_MAX": "1",
@@ -39,7 +33,7 @@ class Plan:
 
 
 def project_files(project: Path, exclude: tuple[str, ...] = ()) -> Iterator[tuple[str, Path]]:
-    """(inside path, host path) of the project's files, sorted; without what SKIPPED_* and ``exclude`` name.
+    """(inside path, host path) of the project's files, sorted; without what ``sources`` and ``exclude`` name.
 
     Hidden files and virtual environments are left out too. A symbolic link is followed when it stays in the project.
     Raises StrongroomError for one that does not, and for what is neither file nor folder.
@@ -55,10 +49,7 @@ def project_files(project: Path, exclude: tuple[str, ...] = ()) -> Iterator[tupl
             ) from error
         for name in names:
             host = directory / name
-            relative = f"{inside}/{name}"[len(APP) + 1 :]
-            if name.startswith(".") or any(
-                fnmatch.fnmatchcase(relative, one) or fnmatch.fnmatchcase(name, one) for one in exclude
-            ):
+            if sources.left_out(name, f"{inside}/{name}"[len(APP) + 1 :], exclude):
                 continue
             if host.is_symlink() and not host.resolve().is_relative_to(root):
                 raise StrongroomError(f"{host} points out of the project", "copy the file, or exclude it")
@@ -71,12 +62,10 @@ def project_files(project: Path, exclude: tuple[str, ...] = ()) -> Iterator[tupl
             if stat.S_ISDIR(mode):
                 if host.is_symlink():
                     raise StrongroomError(f"{host} is a link to a folder", "copy the folder, or exclude it")
-                if name not in SKIPPED_DIRECTORIES and not any(
-                    (host / mark).exists() for mark in SKIPPED_MARKS
-                ):
+                if not sources.apart(host):
                     yield from walk(host, f"{inside}/{name}")
             elif stat.S_ISREG(mode):
-                if not any(fnmatch.fnmatchcase(name, one) for one in SKIPPED_FILES):
+                if not sources.skipped_file(name):
                     yield f"{inside}/{name}", host
             else:
                 raise StrongroomError(f"{host} is neither a file nor a folder", "take it out, or exclude it")

@@ -328,16 +328,19 @@ def run(
     forced: str | None = None,
     as_json: bool = False,
     guard: bool = False,
+    on_begin: Callable[[Image], None] | None = None,
     on_end: Callable[[Spawned, float], None] | None = None,
 ) -> int:
     """``strongroom run``: the program's exit status (128+n for a signal). Raises StrongroomError for our failures.
 
-    ``on_end`` gets the run, ended, and the seconds that it took.
+    ``on_begin`` gets the image once the line is printed; ``on_end`` the run, ended, and the seconds that it took.
     """
     with open_image(build_dir) as image, prepare(image, vm, arguments, forced=forced, guard=guard) as spawned:
         facts = {"level": spawned.level, "vm": spawned.vm, "mrenclave": spawned.mrenclave.hex()}
         line = json.dumps(facts) if as_json else headline(spawned.level, spawned.vm, spawned.mrenclave)
         print(line, file=sys.stderr, flush=True)
+        if on_begin is not None:
+            on_begin(image)
         began = time.monotonic()
         with _forwarding(spawned.signal) as woken:
             spawned.go()
