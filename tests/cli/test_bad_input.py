@@ -77,6 +77,15 @@ VMS = [
     (125, ("exec", "--vm", "nope", "--", "true"), "no VM is called nope", "strongroom vm create nope"),
     (125, ("exec", "--", "no-such-program"), "no program 'no-such-program'", "PATH"),
     (2, ("vm", "create", "y", "--siz", "x"), "--siz", "--help"),
+    (125, ("run",), "Missing argument", "see `strongroom run --help`"),
+    (125, ("run", "--vmm", "x", "a"), "--vmm", "see `strongroom run --help`"),
+    (125, ("run", "a", "--vm", "clinic"), "--vm stands after DIR", "options go before DIR", "`a -- --vm`"),
+    (125, ("run", "a", "--help"), "--help stands after DIR", "options go before DIR"),
+    (125, ("exec",), "Missing argument", "see `strongroom exec --help`"),
+    (125, ("exec", "--nope", "true"), "--nope", "see `strongroom exec --help`"),
+    (125, ("exec", "--"), "Missing argument"),
+    (125, ("vm", "exec", "clinic"), "Missing argument", "see `strongroom vm exec --help`"),
+    (125, ("vm", "exec", "clinic", "--", "no-such-program"), "no program 'no-such-program'"),
     (2, ("vmm",), "vmm", "--help"),
 ]  # fmt: skip
 

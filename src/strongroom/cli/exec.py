@@ -12,7 +12,7 @@ from strongroom.cli._options import LineJson, Program, VmOption
 def register(app: typer.Typer) -> None:
     @app.command(
         "exec",
-        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+        context_settings={"allow_interspersed_args": False},
         epilog="Example: `strongroom exec --vm clinic -- ./loader enclave.sgxs enclave.sig`",
     )
     def exec_(

@@ -88,8 +88,12 @@ def make_app(argv: Sequence[str] = ()) -> typer.Typer:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (0, 1, 2 for usage, or what a verb passes through)."""
+    """Run the command line; returns the exit status.
+
+    0; 1; 2 for usage; or what a verb passes through: those that end as a program does have 125 for all of ours.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    passing = arguments[:1] in (["run"], ["exec"]) or arguments[:2] == ["vm", "exec"]
     try:
         command = typer.main.get_command(make_app(arguments))
         status = command.main(arguments, prog_name="strongroom", standalone_mode=False)
@@ -97,10 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status if isinstance(status, int) else 0
     except UsageError as error:
         complain(str(error))
-        return 2
+        return 125 if passing else 2
     except StrongroomError as error:
         complain(str(error))
-        return 1
+        return 125 if passing else 1
     except typer.Exit as error:
         return error.exit_code
     except typer.Abort:
@@ -112,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2  # Typer has printed the help already
         path = context.command_path if context is not None else "strongroom"
         complain(f"{error.format_message().rstrip('.')}: see `{path} --help`")
-        return 2
+        return 125 if passing else 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -123,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             complain(f"the disk is full ({error.filename or 'no file named'}): free some space and try again")
         else:
             complain(f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}")
-        return 125 if arguments[:1] in (["run"], ["exec"]) or arguments[:2] == ["vm", "exec"] else 1
+        return 125 if passing else 1
 
 
 def entry() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from strongroom.cli._options import Arguments, LevelOption, LineJson, Project, VmOption
-from strongroom.errors import StrongroomError
+from strongroom.errors import StrongroomError, UsageError
 
 if TYPE_CHECKING:
     from strongroom.machine.launch import Image, Spawned
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     @app.command(
-        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+        context_settings={"allow_interspersed_args": False},
         epilog="Examples: `strongroom run hello` · `strongroom run --vm clinic records -- --verbose`",
     )
     def run(
@@ -38,9 +38,15 @@ def register(app: typer.Typer) -> None:
         from strongroom.machine import launch
 
         given = list(arguments or [])
-        if given[:1] == ["--"]:
+        own = given[:1] == ["--"]
+        if own:
             del given[0]
         try:
+            if given and not own and given[0].startswith("-"):
+                raise UsageError(
+                    f"{given[0]} stands after DIR",
+                    f"options go before DIR; what is the program's goes after `--` (`{directory} -- {given[0]}`)",
+                )
             return launch.run(
                 vm, directory, given, forced=level, as_json=json, guard=guard,
                 on_begin=partial(_newer, json), on_end=partial(_paged, json),

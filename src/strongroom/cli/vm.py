@@ -90,7 +90,7 @@ def register(app: typer.Typer) -> None:
 
     @group.command(
         "exec",
-        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+        context_settings={"allow_interspersed_args": False},
         epilog="Example: `strongroom vm exec clinic -- ps ax`",
     )
     def exec_(
