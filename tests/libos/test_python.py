@@ -147,11 +147,20 @@ print(json.dumps([attempt(socket.AF_INET), attempt(socket.AF_INET6, socket.SOCK_
 
 def test_sockets_without_network(guests: Guests, bare: Path) -> None:
     """EACCES for what would leave the enclave; what stays inside needs no leave."""
-    assert json.loads(guests.run(bare, "-c", SOCKETS).stdout) == [13, 13, 0]
+    done = guests.run(bare, "-c", SOCKETS)
+    assert json.loads(done.stdout) == [13, 13, 0]
+    line = "strongroom: a socket is refused: it needs network = true in enclave.toml\n"
+    assert done.stderr.count(line) == 1 and done.stderr.endswith(line), done.stderr
+    lists = "import socket; print(bool(socket.if_nameindex()))"
+    assert (
+        "socket is refused" not in guests.run(bare, "-c", lists).stderr
+    )  # no program's wish for the network
 
 
 def test_sockets_with_network(guests: Guests, networked: Path) -> None:
-    assert json.loads(guests.run(networked, "-c", SOCKETS).stdout) == [0, 0, 0]
+    done = guests.run(networked, "-c", SOCKETS)
+    assert json.loads(done.stdout) == [0, 0, 0]
+    assert "refused" not in done.stderr
     code = """
 import socket, threading
 server = socket.create_server(("127.0.0.1", 0))
@@ -196,6 +205,32 @@ while True: pass
             process.send_signal(signal.SIGINT)  # no system call in sight
             assert process.wait(20) == 130
             assert process.stderr.read().splitlines()[-1] == "KeyboardInterrupt"
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+@pytest.mark.parametrize("how", ["raised", "sent"])
+def test_an_interrupt_that_a_program_leaves_alone_is_130(guests: Guests, how: str) -> None:
+    """As outside: the program is main, which `python3 -c` above is not."""
+    main = "import time\nprint('up', flush=True)\n"
+    main += "raise KeyboardInterrupt" if how == "raised" else "time.sleep(100)"
+    project = guests.build(f"interrupt-{how}", {"main.py": main}, '[enclave]\nmain = "main.py"\n')
+    with subprocess.Popen(
+        guests.run_command(project), env=guests.environment(), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout.readline() == "up\n"
+            if how == "sent":
+                process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+            lines = process.stderr.read().splitlines()
+            assert lines[1] == "Traceback (most recent call last):" and "/app/main.py" in lines[2], lines
+            assert lines[-1] == "KeyboardInterrupt", lines
         finally:
             watchdog.cancel()
             process.kill()

@@ -20,11 +20,18 @@ def run_program(path: str, arguments: list[str]) -> None:
     main = type(sys)("__main__")
     main.__file__ = path
     sys.modules["__main__"] = main
-    exec(compile(source, path, "exec"), main.__dict__)
-    sys.stdout.flush()
-    calls = sys.modules.get("strongroom.inside.calls")  # not there: nothing was exported
-    if calls is not None and calls.has_exports():
-        calls.serve()
+    try:
+        exec(compile(source, path, "exec"), main.__dict__)
+        sys.stdout.flush()
+        calls = sys.modules.get("strongroom.inside.calls")  # not there: nothing was exported
+        if calls is not None and calls.has_exports():
+            calls.serve()
+    except KeyboardInterrupt:
+        # What the hook below needs. Imported only there, its own evaluations make CPython 3.11 forget that a
+        # KeyboardInterrupt is what ends it, and with it the status 130.
+        import traceback  # noqa: F401
+
+        raise
 
 
 def _print_program_error(
