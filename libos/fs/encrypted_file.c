@@ -113,7 +113,8 @@ long enc_head(const struct boot_mount *m, const char *path, int fd, struct enc_h
     if ((ret = enc_key_of(m, h, path, keys)))
         return ret;
     if (!enc_root_open(keys, h, path))
-        return enc_refused(path, "it was changed or moved outside, or encrypted with another key");
+        return enc_refused(path, h->kind == ENC_RELEASE ? "it was changed or moved outside, or encrypted with another key"
+                                                        : "it was changed or moved outside, or sealed on another VM or by another enclave");
     if (size != enc_total(h->size))
         return enc_refused(path, "its length was changed outside");
     if (!enc_seen_ok(path, h))

@@ -52,8 +52,14 @@ long sys_socket(const long *a)
     }
     if (a[0] != INET && a[0] != INET6 && (a[0] != NETLINK || a[2] != 0 /* NETLINK_ROUTE: names of interfaces */))
         return -EAFNOSUPPORT;
-    if (!(boot()->flags & BOOT_NETWORK))
+    if (!(boot()->flags & BOOT_NETWORK)) {
+        static bool said;
+        if (a[0] != NETLINK && !said) {
+            said = true;
+            say("strongroom: a socket is refused: it needs network = true in enclave.toml");
+        }
         return -EACCES;
+    }
     struct file *f;
     long bad = socket_file(fd_fresh(bounded(host(__NR_socket, (int)a[0], (u32)a[1] | O_CLOEXEC, (int)a[2]), 1 << 20)), flags, (int)type, &f);
     return bad ? bad : file_install(f, 0, flags & O_CLOEXEC);

@@ -273,6 +273,17 @@ def test_nobody_there(platform):
         owner("http://127.0.0.1:1", PackageDevice(platform)).release_key("records")
 
 
+def test_no_network_inside(platform, monkeypatch):
+    """What socket(2) inside answers where the manifest has no `network`."""
+
+    def refused(*_words):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("socket.socket", refused)
+    with pytest.raises(KeyRefused, match="needs network = true in enclave.toml"):
+        owner("http://127.0.0.1:1", PackageDevice(platform)).release_key("records")
+
+
 @pytest.mark.parametrize("url", ["ftp://x", "x", "http://", "http://a:b@x/", "file:///etc/passwd"])
 def test_bad_urls(url):
     with pytest.raises(ValueError):

@@ -83,6 +83,9 @@ class Owner:
             response = connection.getresponse()
             data = response.read(MAX_ANSWER_SIZE + 1)
             status = response.status
+        except PermissionError as error:
+            why = "a socket was refused: inside it needs network = true in enclave.toml"
+            raise KeyRefused("unreachable", f"{where} was not asked ({why})") from error
         except (OSError, http.client.HTTPException) as error:
             raise KeyRefused("unreachable", f"no answer from {where} ({type(error).__name__})") from None
         finally:

@@ -146,6 +146,8 @@ def test_who_else_reads_nothing(versions: Versions) -> None:
             assert versions.read(versions.folder / name, mount, "a") == [expected], (name, mount)
     assert guest.strongroom("vm", "create", "other").returncode == 0
     assert versions.read(one, "/sealed", "a", vm="other") == ["EACCES"], "other fuses"
+    elsewhere = ("run", "--vm", "other", versions.use(one), "--", "/app/files.py", "read", "/sealed", "a")
+    assert "or sealed on another VM or by another enclave" in guest.strongroom(*elsewhere).stderr
     assert versions.read(one, "/sealed", "a") == ["100"], "the control"
     # A file of one mount under the other's name.
     shutil.copy(versions.data / "sealed" / "a", versions.data / "own" / "a")
