@@ -18,6 +18,7 @@ from strongroom.image import boot, layout, manifest, pack, sgxs, sigstruct
 from strongroom.image.build import ETC, FACTS, PACK, SIGNATURE, STREAM, build
 from strongroom.image.inspect import inspect
 from strongroom.image.measure import measure
+from strongroom.image.signer import create_key_file
 from support.programs import HELLO, compile_c
 
 from .conftest import Build
@@ -262,6 +263,25 @@ def test_other_refusals(image: Build, tmp_path: Path, hello: bytes) -> None:
     with pytest.raises(StrongroomError, match="cannot read the signing key"):
         image(tmp_path / "e", {"hello": hello}, PROGRAM, key="file:none.pem")
     assert not list(tmp_path.glob("*/build"))
+
+
+def test_where_a_signing_key_lies(
+    image: Build, tmp_path: Path, hello: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller's path is from where he stands, as any command's; the manifest's from the project."""
+    here = tmp_path / "100%25 #here"  # a folder's name is no part of a URI
+    here.mkdir()
+    ours, own = create_key_file(here / "k.pem"), create_key_file(tmp_path / "k.pem")
+    monkeypatch.chdir(here)
+    (tmp_path / "p").mkdir()
+    (tmp_path / "k.pem").rename(tmp_path / "p" / "k.pem")
+
+    def signer_of(**named: str) -> int:
+        image(tmp_path / "p", {"hello": hello}, PROGRAM + 'key = "file:k.pem"\n', **named)
+        return sigstruct.parse((tmp_path / "p" / "build" / SIGNATURE).read_bytes()).modulus
+
+    assert signer_of(key="file:k.pem") == ours.modulus
+    assert signer_of() == own.modulus
 
 
 def test_program_for_musl_is_refused(image: Build, tmp_path: Path) -> None:

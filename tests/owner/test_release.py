@@ -280,7 +280,7 @@ def test_no_network_inside(platform, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("socket.socket", refused)
-    with pytest.raises(KeyRefused, match="needs network = true in enclave.toml"):
+    with pytest.raises(KeyRefused, match=r"needs network = true in enclave\.toml"):
         owner("http://127.0.0.1:1", PackageDevice(platform)).release_key("records")
 
 

@@ -29,7 +29,8 @@ def register(app: typer.Typer) -> None:
         ] = Path(),
         out: Annotated[Path | None, typer.Option(help="Where the image goes; DIR/build by default.")] = None,
         key: Annotated[
-            str | None, typer.Option(help="Signing key, file:PATH (RSA-3072, exponent 3); yours by default.")
+            str | None,
+            typer.Option(help="Signing key, file:PATH from here (RSA-3072, exponent 3); yours by default."),
         ] = None,
         python: Annotated[
             str | None, typer.Option(help="The CPython that goes inside, with its packages.")

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from strongroom import paths
 from strongroom.errors import StrongroomError
@@ -91,7 +92,8 @@ def build(
 ) -> BuildResult:
     """Build ``project_dir``'s image into ``out_dir`` (default: its ``build``). Raises StrongroomError.
 
-    ``key`` is a signer's URI, ``python`` an interpreter; ``rewriting`` False leaves every ``syscall`` as it is.
+    ``key`` is a signer's URI (a path in it: from the current folder; the manifest's: from the project's), ``python`` an
+    interpreter; ``rewriting`` False leaves every ``syscall`` as it is.
     """
     say = progress or (lambda _text: None)
     project = Path(os.path.abspath(project_dir))
@@ -105,7 +107,7 @@ def build(
     say("collecting files")
     plan = make_plan(found, project, python, say)
     add_common(plan, found, project)
-    by = open_key(key or found.key, project)
+    by = open_key(key, Path.cwd()) if key else open_key(found.key, project)
     with output.fresh(target, FACTS) as out:
         return _write(found, plan, libos_elf, by, out, target, say, rewriting)
 
@@ -160,8 +162,8 @@ def trusted_files(mount: manifest.Mount, project: Path) -> list[pack.PackFile]:
     return found
 
 
-def open_key(uri: str | None, project: Path) -> signer.Signer:
-    """The signing key: a URI's, or the user's developer key, made on first use."""
+def open_key(uri: str | None, base: Path) -> signer.Signer:
+    """The signing key: a URI's, whose path may be relative to ``base``; or your developer key, made on first use."""
     if uri is None:
         path = paths.ensure_home() / "signing-key.pem"
         if not path.exists():
@@ -169,7 +171,7 @@ def open_key(uri: str | None, project: Path) -> signer.Signer:
                 return signer.create_key_file(path)
         return signer.load_key_file(path)
     if uri.startswith("file:") and not uri.startswith("file:/"):
-        uri = f"file:{project}/{uri[5:]}"
+        uri = f"file:{quote(os.fspath(base))}/{uri[5:]}"
     return signer.open_signer(uri)
 
 
