@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from strongroom.cli import _attack, _attack_outcomes, _intruder, _projects
 from strongroom.image import sgxs
 from strongroom.machine import level as levels
+from support.vm import command_line, descendants, wait_until
 
 
 def test_the_host_part_cannot_change_an_enclave_and_a_try_disables_it(machine: Path) -> None:
@@ -78,3 +80,19 @@ def test_every_outcome_is_what_the_level_promises(runtime: Path, level: str) -> 
             if one["attack"] in ("debugger", "memory") and "code pages" not in one["attempt"]
         ]
         assert all(one["result"] in ("refused", "met") or "not installed" in one["text"] for one in kept)
+
+
+def test_ctrl_c_is_no_traceback_of_the_controls(runtime: Path) -> None:
+    """A terminal's Ctrl-C goes to all of its foreground processes, as here."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "strongroom", "attack", "--only", "debugger"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+
+        def started() -> bool:
+            return any(b"ordinary.py" in b" ".join(command_line(pid)) for pid in descendants(process.pid))
+
+        wait_until(started)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.count("Traceback")) == (130, 0), said

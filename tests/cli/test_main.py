@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import types
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
@@ -73,3 +77,26 @@ def test_every_verb_registers_and_has_help(capsys: pytest.CaptureFixture[str]) -
     for name in frame.verbs():
         assert frame.main([name, "--help"]) == 0, name
         assert "Usage" in capsys.readouterr().out
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "strongroom", *words],
+        capture_output=True, text=True, encoding="latin-1", timeout=60, check=False, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def test_a_terminal_with_few_signs() -> None:
+    done = run("doctor", PYTHONIOENCODING="latin-1")
+    assert (
+        "Traceback" not in done.stderr
+        and "? " in done.stdout
+        and done.stdout.endswith("does not protect like SGX.\n")
+    )
+
+
+def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:
+    """Half of the start is imports: there, as later, it is 130 and no traceback."""
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    done = run("doctor", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +63,40 @@ def test_errors_are_one_line(environment, tmp_path):
     done = run(environment, "serve", tmp_path / "none.toml", status=1)
     assert done.stderr.count("\n") == 1
     run(environment, "nothing", status=2)
+
+
+def test_ports_and_words(environment, platform, tmp_path):
+    platform.qe()
+    run(environment, "new-key", tmp_path / "records.key")
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f'[keys.records]\nroot = "software"\nmrenclave = "{MRENCLAVE.hex()}"\n')
+    for port in ("99999", "-1", "x", "٣"):
+        done = run(environment, "serve", policy, f"--port={port}", status=2)
+        assert "is no port: write 0 to 65535" in done.stderr and "Traceback" not in done.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run(environment, "serve", policy, "--port", port, status=1)
+    assert (
+        done.stderr.count("\n") == 1
+        and f"cannot listen on port {port} (Address already in use): choose" in done.stderr
+    )
+    assert "example:" in run(environment, "--help").stdout
+    for verb in ("new-key", "encrypt", "decrypt", "serve"):
+        text = run(environment, verb, "--help").stdout
+        assert all(
+            len(line.split()) > 1
+            for line in text.split("arguments:")[1].splitlines()
+            if line.startswith("  ")
+        )
+
+
+def test_what_was_written_is_said(environment, tmp_path):
+    key, plain, sealed = tmp_path / "k", tmp_path / "plain", tmp_path / "sealed"
+    plain.write_bytes(b"1" * 1234)
+    assert (
+        run(environment, "new-key", key).stdout == f"made {key}: keep it to yourself, it opens the records\n"
+    )
+    said = run(environment, "encrypt", key, "records", plain, sealed).stdout
+    assert said == f"wrote {sealed}: {sealed.stat().st_size:,} bytes, encrypted\n"
+    said = run(environment, "decrypt", key, "records", sealed, tmp_path / "again").stdout
+    assert said == f"wrote {tmp_path}/again: 1,234 bytes, decrypted\n"

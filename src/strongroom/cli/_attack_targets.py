@@ -32,6 +32,7 @@ class Ordinary:
         self._process = subprocess.Popen(
             [sys.executable, str(shipped("attacks") / script), *options],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=self._folder.name,
+            process_group=0,  # Ctrl-C is this command's: the control ends with its standard input
         )  # fmt: skip
         self.pid = self._process.pid
 

@@ -7,20 +7,24 @@ only the verb that was named is loaded.
 
 from __future__ import annotations
 
-import errno
-import importlib
-import os
-import pkgutil
 import sys
-from collections.abc import Sequence
-from typing import Annotated
 
-import typer
+try:
+    import errno
+    import importlib
+    import os
+    import pkgutil
+    from collections.abc import Sequence
+    from typing import Annotated, TextIO
 
-import strongroom
-import strongroom.cli
-from strongroom.cli._output import complain
-from strongroom.errors import StrongroomError, UsageError
+    import typer
+
+    import strongroom
+    import strongroom.cli
+    from strongroom.cli._output import complain
+    from strongroom.errors import StrongroomError, UsageError
+except KeyboardInterrupt:  # half of a verb's start: no place for a traceback
+    sys.exit(130)
 
 # The order of `strongroom --help`; verbs that are not here follow by name.
 ORDER = (
@@ -130,8 +134,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 125 if passing else 1
 
 
+def _lenient(stream: TextIO | None) -> None:
+    """What this terminal's encoding has no sign for becomes ``?``: it ended a verb halfway through its output."""
+    if stream is not None and getattr(stream, "errors", "") == "strict" and hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")
+
+
 def entry() -> None:
     """Console script."""
+    _lenient(sys.stdout)
+    _lenient(sys.stderr)
     sys.exit(main())
 
 
