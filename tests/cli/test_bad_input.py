@@ -31,6 +31,11 @@ MANIFESTS = [
     ('packages = ["no-such-thing-at-all"]', "no-such-thing-at-all is not installed", "pip install"),
     ('packages = ["not a name!"]', "enclave.toml"),
     ('memory = "12Q"', "'12Q' is not a size", 'write memory = "48M"'),
+    (
+        'memory = "32"',
+        "memory = '32' is in bytes, and out of range",
+        'name a unit, memory = "48M", or write 1M to',
+    ),
     ('memory = "99999G"', "is out of range", "write 1M to 1024G"),
     ("threads = 100000", "is out of range", "write a number from 1 to 512"),
     ('[files]\n"/data" = "secret"', "unknown kind of file 'secret'", "write one of"),
@@ -55,6 +60,9 @@ def test_projects_that_are_none(tmp_path: Path) -> None:
     one_line(strongroom("build", str(tmp_path)), 1, "'gone.py' is not a file", "name a file of the project")
     one_line(strongroom("run", str(tmp_path)), 125, "has no built image", "run `strongroom build")
     one_line(strongroom("measure", str(tmp_path / "none")), 1, "none")
+    for verb, status in (("run", 125), ("build", 1), ("fit", 1), ("quote", 1)):
+        done = strongroom(verb, str(tmp_path / "enclave.toml"), *(["--out", "q"] if verb == "quote" else []))
+        one_line(done, status, "enclave.toml is a file", f"name the project's folder, {tmp_path}\n")
     one_line(strongroom("diff", str(tmp_path), str(tmp_path)), 2, "run `strongroom build")
 
 
@@ -99,3 +107,39 @@ def test_vms() -> None:
         assert [vm["name"] for vm in json.loads(strongroom("vm", "list", "--json").stdout)] == ["clinic"]
     finally:
         strongroom("daemon", "stop")
+
+
+def test_what_is_no_quote_or_half_of_one(tmp_path: Path) -> None:
+    for name in ("none", ""):
+        one_line(
+            strongroom("verify", str(tmp_path / name)), 1, "cannot read", "`strongroom quote DIR --out FILE`"
+        )
+    for content in (b"import os\n" * 9, bytes(100), b"x" * 70000):
+        (tmp_path / "q").write_bytes(content)
+        one_line(
+            strongroom("verify", str(tmp_path / "q")), 1, ": name a file that `strongroom quote` or a DCAP"
+        )
+    (tmp_path / "q").write_bytes(b"\x03\0\x02" + bytes(700))
+    one_line(strongroom("verify", str(tmp_path / "q")), 1, "signature data", ": get it again, whole")
+    one_line(
+        strongroom("quote", str(tmp_path), "--data", "zz", "--out", "q"),
+        2,
+        "zz",
+        ": write two of 0-9 and a-f",
+    )
+
+
+def test_an_image_with_an_empty_signature(tmp_path: Path) -> None:
+    from strongroom.image import sgxs
+
+    with (tmp_path / "enclave.sgxs").open("wb") as file:
+        sgxs.Writer(file, 1 << 20)
+    for name in ("enclave.sig", "enclave.json"):
+        (tmp_path / name).write_text("")
+    for verb in ("measure", "inspect"):
+        done = strongroom(verb, str(tmp_path))
+        one_line(
+            done,
+            1,
+            f"{tmp_path}/enclave.sig: SIGSTRUCT is 1808 bytes, got 0: build and sign the enclave again",
+        )

@@ -13,6 +13,9 @@ from strongroom.isa import dcap
 from strongroom.isa.report import ReportBody
 
 MAX_QUOTE_SIZE = 64 * 1024
+_HIGHEST_VERSION = 5  # that Intel has defined; beyond it, it is the first two bytes of something else
+_ANOTHER = "name a file that `strongroom quote` or a DCAP library wrote"
+_WHOLE = "get it again, whole"
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]++-----END CERTIFICATE-----")
 
 
@@ -24,7 +27,7 @@ class _Reader:
     def take(self, size: int, what: str) -> bytes:
         part = self._data[self._at : self._at + size]
         if len(part) != size:
-            raise MalformedQuote(f"the quote ends within its {what}", "get it again, whole")
+            raise MalformedQuote(f"the quote ends within its {what}", _WHOLE)
         self._at += size
         return part
 
@@ -50,19 +53,21 @@ class Quote:
     def parse(cls, data: bytes) -> Quote:
         """Read one quote, whole. Raises MalformedQuote."""
         if len(data) > MAX_QUOTE_SIZE:
-            raise MalformedQuote(f"a quote is at most {MAX_QUOTE_SIZE} bytes, got {len(data)}")
+            raise MalformedQuote(f"a quote is at most {MAX_QUOTE_SIZE} bytes, and this is more", _ANOTHER)
         reader = _Reader(bytes(data))
         try:
             header = dcap.QuoteHeader.unpack(reader.take(dcap.QuoteHeader.SIZE, "header"))
             if header.version != dcap.QUOTE_VERSION:
+                if not 0 < header.version <= _HIGHEST_VERSION:
+                    raise MalformedQuote("this is no quote", _ANOTHER)
                 raise MalformedQuote(f"quote version {header.version} is not supported", "use version 3")
             if header.attestation_key_type != dcap.ATTESTATION_KEY_ECDSA_P256 or header.tee_type:
-                raise MalformedQuote("this is not an ECDSA P-256 quote of an SGX enclave")
+                raise MalformedQuote("this is not an ECDSA P-256 quote of an SGX enclave", _ANOTHER)
             body = ReportBody.unpack(reader.take(dcap.REPORT_BODY_SIZE, "REPORT"))
             (size,) = struct.unpack("<I", reader.take(4, "signature size"))
             if size != reader.left():
                 raise MalformedQuote(
-                    f"the quote names {size} bytes of signature data and has {reader.left()}"
+                    f"the quote names {size} bytes of signature data and has {reader.left()}", _WHOLE
                 )
             signature = reader.take(dcap.SIGNATURE_SIZE, "signature")
             key = reader.take(dcap.PUBLIC_KEY_SIZE, "attestation key")
@@ -73,9 +78,9 @@ class Quote:
             kind, data_size = struct.unpack("<HI", reader.take(6, "certification data"))
             certification = reader.take(data_size, "certification data")
         except FormatError as error:
-            raise MalformedQuote(f"the quote is malformed ({error})") from None
+            raise MalformedQuote(f"the quote is malformed ({error})", _WHOLE) from None
         if reader.left():
-            raise MalformedQuote(f"{reader.left()} bytes follow the certification data")
+            raise MalformedQuote(f"{reader.left()} bytes follow the certification data", _WHOLE)
         return cls(header, body, signature, key, qe_report, qe_signature, auth, kind, certification)
 
     def serialise(self) -> bytes:

@@ -48,7 +48,9 @@ def register(app: typer.Typer) -> None:
         try:
             wanted = bytes.fromhex(data)
         except ValueError:
-            raise UsageError(f"--data {data!r} is not hexadecimal") from None
+            raise UsageError(
+                f"--data {data!r} is not hexadecimal", "write two of 0-9 and a-f for each byte"
+            ) from None
         if out is None and not as_json and sys.stdout.isatty():
             raise UsageError("a quote is binary", "add --out FILE, or --json")
         _newer.tell_of(directory)

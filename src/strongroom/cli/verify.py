@@ -10,7 +10,7 @@ import typer
 
 from strongroom.cli._options import Json
 from strongroom.cli._output import print_json
-from strongroom.errors import UsageError
+from strongroom.errors import StrongroomError, UsageError
 
 if TYPE_CHECKING:
     from strongroom.attestation.collateral import Collateral
@@ -92,8 +92,14 @@ def parse_time(text: str | None) -> datetime:
 def _read(file: Path) -> bytes:
     from strongroom.attestation.quote import MAX_QUOTE_SIZE
 
-    with file.open("rb") as opened:
-        return opened.read(MAX_QUOTE_SIZE + 1)
+    try:
+        with file.open("rb") as opened:
+            return opened.read(MAX_QUOTE_SIZE + 1)
+    except OSError as error:
+        raise StrongroomError(
+            f"cannot read {file} ({error.strerror})",
+            "name a quote: `strongroom quote DIR --out FILE` writes one",
+        ) from error
 
 
 def _root(name: str) -> Root:

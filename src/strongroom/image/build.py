@@ -97,6 +97,10 @@ def build(
     """
     say = progress or (lambda _text: None)
     project = Path(os.path.abspath(project_dir))
+    if project.is_file():
+        raise StrongroomError(
+            f"{project_dir} is a file", f"name the project's folder, {Path(project_dir).parent}"
+        )
     if not project.is_dir():
         raise StrongroomError(
             f"{project} is not a folder", f"make a project with `strongroom new {project_dir}`"

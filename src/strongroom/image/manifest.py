@@ -272,6 +272,11 @@ class _Reader:
             raise self._error(
                 key, "enclave", f"{_shown(value)} is not a size", f"write {key} = {_EXAMPLES[key]}"
             ) from None
+        if 0 < size < least and value.strip().isdigit():
+            raise self._error(
+                key, "enclave", f"{key} = {_shown(value)} is in bytes, and out of range",
+                f"name a unit, {key} = {_EXAMPLES[key]}, or write {span}",
+            )  # fmt: skip
         if not least <= size <= most:
             raise self._error(key, "enclave", f"{key} = {_shown(value)} is out of range", f"write {span}")
         return (size + PAGE_SIZE - 1) & -PAGE_SIZE

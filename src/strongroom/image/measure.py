@@ -136,6 +136,8 @@ def read_signature(path: Path) -> Sigstruct | None:
             return sigstruct.parse(file.read(MAX_SIGNATURE_FILE))
     except FileNotFoundError:
         return None
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}", "build and sign the enclave again") from error
     except OSError as error:
         raise StrongroomError(f"cannot read {path} ({error.strerror})", "check the path") from error
 

@@ -55,6 +55,7 @@ class Image:
 
 def open_image(build_dir: Path) -> Image:
     """Open ``build_dir`` (an image's folder, or its project's). Raises NotBuilt, FormatError."""
+    _refuse_file(build_dir)
     folder = build_dir
     if not (folder / "enclave.sgxs").exists() and (folder / "build").is_dir():
         folder = folder / "build"
@@ -85,10 +86,17 @@ def open_image(build_dir: Path) -> Image:
 
 def facts_of(build_dir: Path) -> dict[str, Any]:
     """enclave.json of an image (``build_dir``: its folder, or its project's). Raises NotBuilt, FormatError."""
+    _refuse_file(build_dir)
     found = _facts((build_dir / "build" if (build_dir / "build").is_dir() else build_dir) / "enclave.json")
     if "epc_size" not in found:
         raise NotBuilt(f"{build_dir} has no built image", f"run `strongroom build {build_dir}`")
     return found
+
+
+def _refuse_file(given: Path) -> None:
+    """For who names the program: to build that would be of no help."""
+    if given.is_file():
+        raise NotBuilt(f"{given} is a file", f"name the project's folder, {given.parent}")
 
 
 @dataclass(frozen=True)
