@@ -9,6 +9,8 @@ import typer
 from strongroom.cli._options import Json, Program, size_names, vm_names
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from strongroom.vm.lifecycle import Machines
     from strongroom.vm.records import Vm
 
@@ -65,17 +67,34 @@ def _told(vm: Vm, done: str, json: bool) -> None:
 
 
 def _table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    from rich.table import Table
+    """Last columns are left out, and named, where the terminal is too narrow: half a name or figure is none."""
+    from rich.measure import Measurement
 
     from strongroom.cli._output import console
+
+    screen, shown = console(), len(columns)
+    table = _made(columns, rows)
+    while (
+        shown > 1
+        and Measurement.get(screen, screen.options.update(max_width=1 << 16), table).maximum > screen.width
+    ):
+        shown -= 1
+        table = _made(columns[:shown], rows)
+    screen.print(table, crop=False, no_wrap=True, overflow="ignore")
+    if shown < len(columns):
+        screen.print(f"no room for: {', '.join(columns[shown:])}")
+
+
+def _made(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Table:
+    from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for place, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[place], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*("-" if cell is None else str(cell) for cell in row))
-    console().print(table)
+        table.add_row(*("-" if cell is None else str(cell) for cell in row[: len(columns)]))
+    return table
 
 
 def register(app: typer.Typer) -> None:
