@@ -54,8 +54,10 @@ def test_pages_that_stay_and_images_for_sgx2() -> None:
     assert rows[0].text == "refused: 30.0 MiB of TCSs and SECS cannot be evicted: make `threads` smaller"
     assert [row.verdict for row in rows] == ["refused", "pages", "holds", "holds", "holds"]
     rows = judge(Demand(60 * MIB, 5, 5000 * MIB, True))
-    assert [row.verdict for row in rows] == ["refused"] * 4 + ["holds"]
+    assert [row.verdict for row in rows] == ["refused"] * 4 + ["pages", "holds"]
     assert rows[0].text == "refused: edmm = true needs SGX2"
+    assert rows[-2].size == "Standard_DC1s_v3"
+    assert rows[-2].text.endswith("do not fit at once, if it uses its whole heap")
     assert rows[-1].size == "Standard_DC2s_v3"
     rows = judge(Demand(60 * MIB, 5, 512 * 1024 * MIB, True))
     assert rows[-1].text.endswith("do not fit at once, if it uses its whole heap")

@@ -102,5 +102,5 @@ def test_sgx1_is_refused_by_name(project: Path) -> None:
     assert done.returncode == 125
     assert done.stderr == (
         "strongroom: the image has edmm = true, which needs SGX2; VM default (Standard_DC2s_v2) has SGX1: run it in a "
-        "DCsv3 VM (`strongroom vm create NAME --size Standard_DC2s_v3`), or build it without edmm\n"
+        "DCsv3 VM (`strongroom vm create NAME --size Standard_DC1s_v3`), or build it without edmm\n"
     )

@@ -77,13 +77,19 @@ def register(app: typer.Typer) -> None:
 
 
 def judge(demand: Demand) -> list[Row]:
-    """A row for each DCsv2 size and for the first DCsv3 size that holds the image (the largest, where none does)."""
+    """A row for each DCsv2 size and for the first DCsv3 size that holds the image (the largest, where none does).
+
+    A heap that comes as it is used may never be whole: where it needs a larger size than the start, that one's too.
+    """
     from strongroom.vm.sizes import CATALOGUE
 
     own = [size for size in CATALOGUE if not size.sgx2]
     larger = [size for size in CATALOGUE if size.sgx2 and size.family == "standardDCSv3Family"]
-    first = next((size for size in larger if demand.most <= size.epc_pages), larger[-1])
-    return [_row(size, demand) for size in (*own, first)]
+    first, whole = (
+        next((size for size in larger if pages <= size.epc_pages), larger[-1])
+        for pages in (demand.pages if demand.sgx2 else demand.most, demand.most)
+    )
+    return [_row(size, demand) for size in (*own, *dict.fromkeys((first, whole)))]
 
 
 def _row(size: Size, demand: Demand) -> Row:

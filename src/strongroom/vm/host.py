@@ -111,7 +111,7 @@ class Host:
         chosen = level.choose(self._facts, wanted.level)
         live = self.live.use(wanted.vm)
         try:
-            live.require(wanted.sgx2)
+            live.require(wanted.sgx2, wanted.epc_pages)
             live.demand(wanted.epc_pages, wanted.pinned_pages)
             protocol.send(
                 client, {"ready": True, "level": chosen, "vm": live.vm.name, "size": live.size.name}

@@ -44,12 +44,14 @@ class LiveVm:
     programs: set[Callable[[], int | None]] = field(default_factory=set)
     """One for each run of an image; its process id."""
 
-    def require(self, sgx2: bool) -> None:
-        """Refuse an image that is made for SGX2 on a size without it. Raises NeedsSgx2."""
+    def require(self, sgx2: bool, pages: int) -> None:
+        """Refuse an image that is made for SGX2, of ``pages`` at its start, on a size without it. Raises NeedsSgx2."""
         if sgx2 and not self.size.sgx2:
+            larger = [one for one in sizes.CATALOGUE if one.sgx2]
+            fitting = next((one for one in larger if one.epc_pages >= pages), larger[-1])
             raise NeedsSgx2(
                 f"the image has edmm = true, which needs SGX2; VM {self.vm.name} ({self.size.name}) has SGX1",
-                "run it in a DCsv3 VM (`strongroom vm create NAME --size Standard_DC2s_v3`), or build it without edmm",
+                f"run it in a DCsv3 VM (`strongroom vm create NAME --size {fitting.name}`), or build it without edmm",
             )
 
     def demand(self, pages: int, pinned: int = 0) -> None:
