@@ -235,6 +235,8 @@ static long host_write(struct file *f, const u8 *from, u64 size, long at)
             return done ? (long)done : n == -EINTR ? -ERESTARTSYS : n;
         }
         done += (u64)n;
+        if (done < size && !user_held_ok())
+            break; /* it has waited, and the rest of the program's memory is gone */
         if (!size || ((u64)n < part && f->socket_type != 1))
             break; /* a stream socket's short answer: the next one waits, or says EAGAIN */
     }

@@ -62,7 +62,7 @@ def test_waiting(waiting: Outcome, check: str) -> None:
 @pytest.fixture(scope="module")
 def unmapped(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return static_guest(
-        guests, tmp_path_factory, UNMAPPED, 'memory = "8M"\nthreads = 4\nnetwork = true', timeout=30
+        guests, tmp_path_factory, UNMAPPED, 'memory = "24M"\nthreads = 4\nnetwork = true', timeout=30
     )
 
 

@@ -18,6 +18,7 @@
 #include <sys/select.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -268,6 +269,38 @@ CHECK(host_socket)
         refused(thread);
         both_closed(fd);
     }
+}
+
+/* A stream's write that has sent a part of its memory when that goes: what has come into the place stays inside. */
+#define MUCH (6ul << 20)
+static long writes_much(struct call *c) { return write(c->fd, c->room, MUCH); }
+CHECK(host_socket_that_is_written)
+{
+    static int pipes[96][2];
+    static char page[4096], back[65536];
+    struct timeval second = {1, 0};
+    int fd[2];
+    long n, marks = 0;
+    connected(fd);
+    memset(page, 'K', sizeof page);
+    g_call.room = mmap(NULL, MUCH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memset(g_call.room, 'w', MUCH);
+    pthread_t thread = waiting(writes_much);
+    usleep(200000); /* the socket is full */
+    EXPECT(munmap(g_call.room, MUCH) == 0);
+    for (int i = 0; i < 96 && EXPECT(pipe(pipes[i]) == 0); i++)
+        for (int k = 0; k < 16; k++)
+            EXPECT(write(pipes[i][1], page, sizeof page) == sizeof page);
+    EXPECT(setsockopt(fd[1], SOL_SOCKET, SO_RCVTIMEO, &second, sizeof second) == 0);
+    while ((n = recv(fd[1], back, sizeof back, 0)) > 0)
+        for (long i = 0; i < n; i++)
+            marks += back[i] == 'K';
+    pthread_join(thread, NULL);
+    EXPECT(marks == 0);
+    EXPECT(g_call.got < (long)MUCH);
+    for (int i = 0; i < 96; i++)
+        both_closed(pipes[i]);
+    both_closed(fd);
 }
 
 /* ---- lists that change while the call waits: it goes by what it was given ---- */
