@@ -2,6 +2,7 @@
 #include <linux/uio.h>
 
 #include "sys.h"
+#include "unix.h"
 #include "vector.h"
 
 #define COUNT_MOST 1024u /* UIO_MAXIOV */
@@ -64,6 +65,7 @@ bool vector_copy(const struct vector *v, u8 *bytes, u64 size, bool out, u64 skip
 
 /* ---- reading and writing by a vector, at the file's offset (at -1) or elsewhere ---- */
 static bool waits(const struct file *f) { return f->type == FILE_PIPE || f->type == FILE_UNIX || f->type == FILE_HOST; }
+static bool packets(struct file *f) { return f->type == FILE_UNIX ? unix_type(f) != 1 : f->socket && f->socket_type != 1; }
 
 static long parts(struct file *f, const struct vector *v, bool write, long at)
 {
@@ -74,8 +76,6 @@ static long parts(struct file *f, const struct vector *v, bool write, long at)
             continue;
         if (!user_hold(base, size, !write))
             return done ? done : -EFAULT;
-        if (done && !write && waits(f) && !(file_poll(f) & 1))
-            break; /* what is there has been read: no waiting for more */
         long n = write ? file_write(f, (void *)base, size, at < 0 ? -1 : at + done) : file_read(f, (void *)base, size, at < 0 ? -1 : at + done);
         if (n < 0)
             return done ? done : n;
@@ -86,10 +86,18 @@ static long parts(struct file *f, const struct vector *v, bool write, long at)
     return done;
 }
 
-/* Packets and what a pipe takes whole go out in one piece. */
-static long together(struct file *f, const struct vector *v, u8 *whole, long at)
+#define TOGETHER_MOST 0x40000u /* more than any packet */
+
+/* Packets, and what a pipe or a stream has or takes at once, go in one piece: no packet is two, and no call waits that has something. */
+static long together(struct file *f, const struct vector *v, u8 *whole, u64 size, bool write, long at)
 {
-    long n = vector_copy(v, whole, v->total, false, 0) ? file_write(f, whole, v->total, at) : -EFAULT;
+    long n;
+    if (write)
+        n = vector_copy(v, whole, size, false, 0) ? file_write(f, whole, size, at) : -EFAULT;
+    else if (!vector_ok(v, true))
+        n = -EFAULT;
+    else if ((n = file_read(f, whole, size, at)) > 0 && !vector_copy(v, whole, (u64)n, true, 0)) /* it has waited */
+        n = -EFAULT;
     kfree(whole);
     return n;
 }
@@ -106,8 +114,13 @@ static long vector_io(const long *a, bool write, long at)
     if (n)
         return n;
     f->refs++; /* each part may wait */
-    u8 *whole = write && v.count > 1 && v.total && v.total <= 65536 && waits(f) ? kmalloc(v.total) : NULL;
-    n = whole ? together(f, &v, whole, at) : parts(f, &v, write, at);
+    bool one = v.count > 1 && v.total && waits(f) && (write ? v.total <= TOGETHER_MOST : at < 0);
+    u64 size = min64(v.total, TOGETHER_MOST);
+    u8 *whole = one ? kmalloc(size) : NULL;
+    if (write && v.total > TOGETHER_MOST && packets(f))
+        n = -EMSGSIZE;
+    else
+        n = whole ? together(f, &v, whole, size, write, at) : one ? -ENOMEM : parts(f, &v, write, at);
     file_drop(f);
     vector_drop(&v);
     return n;

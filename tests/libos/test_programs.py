@@ -11,7 +11,7 @@ from support.guests import GUESTS, Guests, Outcome, checks_of
 from support.programs import HELLO, compile_c
 
 CALLS, WAITING, UNMAPPED, WIDE = "system_calls.c", "waiting.c", "unmapped.c", "loads_wide.c"
-LOCAL, ADDRESSES = "local_sockets.c", "addresses.c"
+LOCAL, ADDRESSES, MOVING = "local_sockets.c", "addresses.c", "moving.c"
 INSIDE = "inside.c"
 
 
@@ -72,6 +72,18 @@ def test_unmapped(unmapped: Outcome, check: str) -> None:
 
 
 @pytest.fixture(scope="module")
+def moving(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return static_guest(
+        guests, tmp_path_factory, MOVING, 'memory = "16M"\nthreads = 4\nnetwork = true', timeout=60
+    )
+
+
+@pytest.mark.parametrize("check", checks_of(MOVING))
+def test_moving(moving: Outcome, check: str) -> None:
+    moving.assert_ok(check)
+
+
+@pytest.fixture(scope="module")
 def local(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return static_guest(
         guests, tmp_path_factory, LOCAL, 'memory = "24M"\nthreads = 4\nnetwork = true', timeout=60
@@ -105,7 +117,7 @@ def test_inside(inside: Outcome, check: str) -> None:
     inside.assert_ok(check)
 
 
-@pytest.mark.parametrize("name", [CALLS, WAITING, UNMAPPED, LOCAL, ADDRESSES])
+@pytest.mark.parametrize("name", [CALLS, WAITING, UNMAPPED, MOVING, LOCAL, ADDRESSES])
 def test_control(name: str, tmp_path: Path) -> None:
     """Linux itself answers so; what the guest expects is not this LibOS's own idea."""
     program = compiled(tmp_path, name, "calls")

@@ -1,0 +1,132 @@
+/* Guest: bytes on their way through vectors, splices and sockets: none is lost, no packet is two or a half, no call waits that has something. */
+#include "guest.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* Two ends of a connection of the host's loopback. */
+static void connected(int type, int fd[2])
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof at;
+    int first = socket(AF_INET, type, 0);
+    EXPECT(bind(first, (void *)&at, size) == 0 && getsockname(first, (void *)&at, &size) == 0);
+    EXPECT(type == SOCK_DGRAM || listen(first, 1) == 0);
+    fd[0] = socket(AF_INET, type, 0);
+    EXPECT(connect(fd[0], (void *)&at, size) == 0);
+    if (type == SOCK_DGRAM) {
+        fd[1] = first;
+        return;
+    }
+    fd[1] = accept(first, NULL, NULL);
+    close(first);
+}
+static void both_closed(int fd[2]) { close(fd[0]), close(fd[1]); }
+
+static void quiet(int number) { (void)number; }
+static void alarm_in(int ms, int flags) /* 0: none any more */
+{
+    struct sigaction action = {.sa_handler = quiet, .sa_flags = flags};
+    struct itimerval at = {.it_value = {ms / 1000, ms % 1000 * 1000}};
+    EXPECT(sigaction(SIGALRM, &action, NULL) == 0 && setitimer(ITIMER_REAL, &at, NULL) == 0);
+}
+
+/* ---- vectors ---- */
+static void read_is_what_is_there(int fd[2])
+{
+    char head[4], rest[64];
+    struct iovec part[] = {{head, sizeof head}, {rest, sizeof rest}};
+    EXPECT(write(fd[0], "1234", 4) == 4);
+    usleep(30000);
+    alarm_in(1500, 0); /* the first part is full: no waiting for the second */
+    EXPECT(readv(fd[1], part, 2) == 4 && !memcmp(head, "1234", 4));
+    alarm_in(0, 0);
+    EXPECT(write(fd[0], "12345678", 8) == 8);
+    usleep(30000);
+    EXPECT(readv(fd[1], part, 2) == 8 && !memcmp(head, "1234", 4) && !memcmp(rest, "5678", 4));
+    both_closed(fd);
+}
+CHECK(readv_of_a_host_socket)
+{
+    int fd[2];
+    connected(SOCK_STREAM, fd);
+    read_is_what_is_there(fd);
+}
+CHECK(readv_of_a_socket_inside)
+{
+    int fd[2];
+    EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, fd) == 0);
+    read_is_what_is_there(fd);
+}
+CHECK(readv_of_a_pipe)
+{
+    int fd[2], ends[2];
+    EXPECT(pipe(fd) == 0);
+    ends[0] = fd[1], ends[1] = fd[0];
+    read_is_what_is_there(ends);
+}
+static void packets_stay_apart(int fd[2])
+{
+    static char first[50000], second[50000], back[120000];
+    char head[4], rest[64];
+    struct iovec part[] = {{head, sizeof head}, {rest, sizeof rest}}, large[] = {{first, 20000}, {second, 40000}};
+    struct iovec too_large[7];
+    struct timeval most = {2, 0};
+    EXPECT(setsockopt(fd[1], SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most) == 0);
+    EXPECT(write(fd[0], "12345678", 8) == 8 && write(fd[0], "abcd", 4) == 4);
+    usleep(30000);
+    EXPECT(readv(fd[1], part, 2) == 8 && !memcmp(head, "1234", 4) && !memcmp(rest, "5678", 4));
+    EXPECT(readv(fd[1], part, 2) == 4 && !memcmp(head, "abcd", 4));
+    memset(second, 's', sizeof second);
+    EXPECT(writev(fd[0], large, 2) == 60000);
+    usleep(30000);
+    EXPECT(recv(fd[1], back, sizeof back, MSG_DONTWAIT) == 60000 && back[19999] == 0 && back[20000] == 's');
+    for (int i = 0; i < 7; i++)
+        too_large[i] = (struct iovec){first, sizeof first};
+    EXPECT_ERROR(writev(fd[0], too_large, 7), EMSGSIZE);
+    EXPECT_ERROR(recv(fd[1], back, sizeof back, MSG_DONTWAIT), EAGAIN);
+    both_closed(fd);
+}
+CHECK(packets_of_the_host)
+{
+    int fd[2];
+    connected(SOCK_DGRAM, fd);
+    packets_stay_apart(fd);
+}
+CHECK(packets_inside)
+{
+    static const int type[] = {SOCK_DGRAM, SOCK_SEQPACKET};
+    for (int i = 0; i < 2; i++) {
+        int fd[2];
+        EXPECT(socketpair(AF_UNIX, type[i], 0, fd) == 0);
+        packets_stay_apart(fd);
+    }
+}
+CHECK(packet_of_more_than_a_pipe)
+{
+    static char half[50000], back[120000];
+    struct iovec part[] = {{half, sizeof half}, {half, sizeof half}};
+    int fd[2];
+    EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fd) == 0);
+    EXPECT(writev(fd[0], part, 2) == 100000 && recv(fd[1], back, sizeof back, MSG_DONTWAIT) == 100000);
+    both_closed(fd);
+}
+CHECK(parts_without_memory)
+{
+    char head[4];
+    struct iovec part[] = {{head, sizeof head}, {(void *)8, 4}};
+    int fd[2];
+    EXPECT(socketpair(AF_UNIX, SOCK_DGRAM, 0, fd) == 0);
+    EXPECT_ERROR(writev(fd[0], part, 2), EFAULT);
+    EXPECT_ERROR(recv(fd[1], head, sizeof head, MSG_DONTWAIT), EAGAIN); /* no half of a packet */
+    both_closed(fd);
+}
+GUEST_MAIN
