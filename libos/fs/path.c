@@ -197,13 +197,18 @@ static long open_allowed(const struct boot_mount *m, const char *path, const cha
     if (!f)
         return -ENOMEM;
     memcpy(ocall_data(), name, (size_t)n + 1);
-    long fd = fd_fresh(bounded(host(__NR_openat, AT_FDCWD, host_data_address(), flags | O_CLOEXEC, mode), 1 << 20));
+    /* A FIFO waits for its other end, which may be another thread's to open. */
+    long fd = fd_fresh(host_wait(__NR_openat, (u64)AT_FDCWD, host_data_address(), (u32)flags | O_CLOEXEC, mode, 0, 0, 1 << 20));
+    struct stat_k st;
+    if (fd == -EINTR && (fs_stat(path, true, &st) || (st.mode & S_IFMT) != S_IFIFO)) { /* a signal ends no other open */
+        memcpy(ocall_data(), name, (size_t)n + 1);
+        fd = fd_fresh(bounded(host(__NR_openat, AT_FDCWD, host_data_address(), flags | O_CLOEXEC, mode), 1 << 20));
+    }
     if (fd < 0) {
         file_drop(f);
-        return fd;
+        return fd == -EINTR ? -ERESTARTSYS : fd;
     }
     f->host_fd = (int)fd;
-    struct stat_k st;
     if (!file_stat(f, &st) && (st.mode & S_IFMT) == S_IFDIR)
         f->type = FILE_DIR;
     *file = f;

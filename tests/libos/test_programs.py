@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from support.programs import HELLO, compile_c
 
 CALLS, WAITING, UNMAPPED, WIDE = "system_calls.c", "waiting.c", "unmapped.c", "loads_wide.c"
 LOCAL, ADDRESSES, MOVING = "local_sockets.c", "addresses.c", "moving.c"
-INSIDE = "inside.c"
+INSIDE, FIFO = "inside.c", "fifo.c"
 
 
 def compiled(directory: Path, guest: str, name: str, *options: str) -> Path:
@@ -125,6 +128,35 @@ def test_control(name: str, tmp_path: Path) -> None:
         [str(program)], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
     )
     assert Outcome.of(done).said == dict.fromkeys(checks_of(name), ""), done.stderr
+
+
+def run_fifo(run: Callable[[Path], subprocess.CompletedProcess[str]], fifo: Path) -> None:
+    os.mkfifo(fifo)
+    fifo.chmod(0o666)
+    outcome = Outcome.of(run(fifo))
+    for check in checks_of(FIFO):
+        outcome.assert_ok(check)
+
+
+def test_fifo_of_the_host(guests: Guests, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    """Both ends are opened by threads of the enclave: the first waits for the other, and nobody else does."""
+    program = compiled(tmp_path, FIFO, "fifo", "-static")
+    with tempfile.TemporaryDirectory(prefix="sr-fifo-") as folder:
+        Path(folder).chmod(0o777)
+        manifest = (
+            '[enclave]\nmain = "fifo"\nargs = true\nmemory = "8M"\nthreads = 4\n'
+            f'[files]\n"/host" = "allowed:{folder}"\n'
+        )
+        project = guests.build("fifo", {"fifo": program}, manifest)
+        run_fifo(lambda fifo: guests.run(project, f"/host/{fifo.name}", timeout=30), Path(folder) / "fifo")
+
+
+def test_fifo_control(tmp_path: Path) -> None:
+    program = compiled(tmp_path, FIFO, "program")
+    run_fifo(
+        lambda fifo: subprocess.run([program, fifo], capture_output=True, text=True, timeout=30),
+        tmp_path / "fifo",
+    )
 
 
 def test_hello_static(guests: Guests, tmp_path: Path) -> None:
