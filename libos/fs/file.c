@@ -381,7 +381,7 @@ u32 file_poll(struct file *f)
         if (f->in)
             now |= (f->in->used ? POLLIN | POLLRDNORM : 0) | (f->in->writers || !f->in->had_writer ? 0 : POLLHUP);
         if (f->out)
-            now |= (f->out->readers ? 0 : POLLERR) | (f->out->size - f->out->used >= 4096 ? POLLOUT | POLLWRNORM : 0);
+            now |= (f->out->readers ? 0 : POLLERR) | (pipe_room(f->out) >= 4096 ? POLLOUT | POLLWRNORM : 0);
         return now;
     case FILE_UNIX:
         return unix_poll(f->unix_socket);

@@ -75,6 +75,19 @@ long pipe_read(struct file *f, void *to, u64 size)
     return (long)n;
 }
 
+void pipe_back(struct pipe *p, const void *from, u64 size)
+{
+    p->start = (u32)((p->start + p->size - size) % p->size);
+    for (u64 done = 0, part; done < size; done += part) {
+        u64 at = (p->start + done) % p->size;
+        part = min64(size - done, p->size - at);
+        memcpy(p->data + at, (const u8 *)from + done, part);
+    }
+    p->used += (u32)size;
+    p->generation++;
+    poll_wake();
+}
+
 long pipe_write(struct file *f, const void *from, u64 size)
 {
     struct pipe *p = f->out;
@@ -86,7 +99,7 @@ long pipe_write(struct file *f, const void *from, u64 size)
             signal_send(self(), 13, 0, 0);
             return done ? (long)done : -EPIPE;
         }
-        u64 room = p->size - p->used;
+        u64 room = pipe_room(p);
         if (!room || (size <= PIPE_BUF && room < size)) {
             if (f->flags & O_NONBLOCK)
                 return done ? (long)done : -EAGAIN;

@@ -204,6 +204,7 @@ enum file_type {
 enum device { DEV_NULL = 1, DEV_ZERO, DEV_RANDOM, DEV_FULL };
 struct pipe {
     u8 *data; u32 size, start, used, generation; int readers, writers;
+    u32 promised;                       /* room that a splice under way will fill, or may have to put back into */
     bool had_writer;                    /* a FIFO that nobody has opened for writing yet does not hang up */
     struct inode *inode;                /* the FIFO's */
 };
@@ -282,6 +283,8 @@ void fs_start(void);
 long pipe_read(struct file *f, void *to, u64 size);
 long pipe_write(struct file *f, const void *from, u64 size);
 void pipe_drop(struct pipe *p, bool writer);
+static inline u64 pipe_room(const struct pipe *p) { return p->size - p->used - p->promised; }
+void pipe_back(struct pipe *p, const void *from, u64 size); /* what was read last, in front again; the room was promised */
 long fifo_open(struct inode *i, const char *path, int flags, struct file **file);
 long wait_for_change(long timeout_ns);  /* until poll_wake() or the time (-1: none) is over; 0, -ERESTARTSYS or -EFAULT; hold a reference to what is waited for */
 long pair_out(struct file *one, struct file *two, long to, bool cloexec);

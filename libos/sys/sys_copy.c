@@ -1,4 +1,5 @@
 /* Copying between descriptors without the program's buffer: sendfile, copy_file_range, splice. */
+#include <asm/unistd.h>
 #include <linux/fcntl.h>
 #include <linux/poll.h>
 
@@ -29,11 +30,28 @@ static bool place_out(long at, long offset, long moved)
     return true;
 }
 
+static bool host_seekable(const struct file *f) { return f->type != FILE_HOST || host(__NR_lseek, f->host_fd, 0, 1 /* SEEK_CUR */) >= 0; }
+
+/*
+ * What the target did not take is the source's again: in a pipe's front, or by its offset. A pipe that is written to keeps room for what
+ * is being read, one that is read from for what may come back: nothing is lost when another thread comes between.
+ */
+static void give_back(struct file *from, const u8 *rest, u64 size)
+{
+    if (from->type == FILE_PIPE && from->in)
+        pipe_back(from->in, rest, size);
+    else if (from->type == FILE_HOST && !from->socket)
+        host(__NR_lseek, from->host_fd, -(long)size, 1 /* SEEK_CUR */);
+    else if (seekable(from))
+        from->offset -= size;
+}
+
 /* Moves up to `size` bytes; *from_at and *to_at (-1: the file's own offset) go on. A short read ends it. */
 static long copy(struct file *from, long *from_at, struct file *to, long *to_at, u64 size)
 {
     u64 done = 0;
     long n = 0;
+    struct pipe *into = to->type == FILE_PIPE ? to->out : NULL, *out_of = from->type == FILE_PIPE ? from->in : NULL;
     u8 *piece = kmalloc(PIECE);
     if (!piece)
         return -ENOMEM;
@@ -41,14 +59,30 @@ static long copy(struct file *from, long *from_at, struct file *to, long *to_at,
     to->refs++;
     while (done < size) {
         u64 want = min64(size - done, PIECE);
+        if (into && pipe_room(into)) /* none: sendfile, whose source can be read again */
+            want = min64(want, pipe_room(into));
+        u32 promised = into ? (u32)min64(want, pipe_room(into)) : 0;
+        if (into)
+            into->promised += promised;
         n = file_read(from, piece, want, *from_at);
+        if (into && promised) {
+            into->promised -= promised;
+            if (n < (long)promised)
+                poll_wake(); /* others may have waited for it */
+        }
         if (n <= 0)
             break;
         u64 got = (u64)n;
+        if (out_of)
+            out_of->promised += (u32)got;
         n = file_write(to, piece, got, *to_at);
+        if (out_of) {
+            out_of->promised -= (u32)got;
+            poll_wake();
+        }
         u64 put = n > 0 ? (u64)n : 0;
-        if (put < got && *from_at < 0 && seekable(from))
-            from->offset -= got - put;
+        if (put < got && *from_at < 0)
+            give_back(from, piece + put, got - put);
         if (*from_at >= 0)
             *from_at += (long)put;
         if (*to_at >= 0)
@@ -74,7 +108,7 @@ long sys_sendfile(const long *a)
         return bad;
     if (from->type != FILE_TMP && from->type != FILE_PACK && from->type != FILE_ENCRYPTED && from->type != FILE_BUFFER && (from->type != FILE_HOST || from->socket))
         return -EINVAL;
-    if (to->flags & O_APPEND)
+    if (to->flags & O_APPEND || !host_seekable(from))
         return -EINVAL;
     long n = copy(from, &at, to, &here, min64((u64)a[3], 0x7ffff000));
     return place_out(a[2], at, n) ? n : -EFAULT;
@@ -131,14 +165,14 @@ static long splice_held(struct file *from, struct file *to, const long *a)
     if (!wait && would_wait(from))
         return -EAGAIN;
     if (to->type == FILE_PIPE && to->out)
-        while (to->out->readers && to->out->used == to->out->size) {
+        while (to->out->readers && !pipe_room(to->out)) {
             if (to->flags & O_NONBLOCK || !wait)
                 return -EAGAIN;
             if ((bad = wait_for_change(-1)))
                 return bad;
         }
     if (to->type == FILE_PIPE && to->out)
-        size = min64(size, to->out->size - to->out->used);
+        size = min64(size, pipe_room(to->out));
     long n = copy(from, &from_at, to, &to_at, size);
     return place_out(a[1], from_at, n) && place_out(a[3], to_at, n) ? n : -EFAULT;
 }

@@ -7,6 +7,8 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/uio.h>
@@ -128,5 +130,89 @@ CHECK(parts_without_memory)
     EXPECT_ERROR(writev(fd[0], part, 2), EFAULT);
     EXPECT_ERROR(recv(fd[1], head, sizeof head, MSG_DONTWAIT), EAGAIN); /* no half of a packet */
     both_closed(fd);
+}
+#define MUCH 400000
+static int g_fd[2], g_pipe[2];
+static char g_much[MUCH], g_back[MUCH];
+
+/* ---- splice: what the target does not take is still there ---- */
+static void *splices(void *unused)
+{
+    long n;
+    while ((n = splice(g_fd[1], NULL, g_pipe[1], NULL, 65536, 0)) > 0 || (n < 0 && errno == EAGAIN))
+        usleep(n < 0 ? 1000 : 0);
+    return unused;
+}
+static void *sends_marks(void *unused)
+{
+    static char room[65536];
+    memset(room, 'x', sizeof room);
+    for (int round = 0; round < 3; round++) {
+        usleep(100000);
+        EXPECT(send(g_fd[0], room, sizeof room, MSG_NOSIGNAL) == sizeof room);
+    }
+    EXPECT(shutdown(g_fd[0], SHUT_WR) == 0);
+    return unused;
+}
+CHECK(splice_of_a_socket_to_a_pipe_that_fills)
+{
+    static char filler[61440];
+    pthread_t from, to;
+    long marks = 0, n;
+    connected(SOCK_STREAM, g_fd);
+    EXPECT(pipe2(g_pipe, O_NONBLOCK) == 0);
+    pthread_create(&to, NULL, splices, NULL);
+    pthread_create(&from, NULL, sends_marks, NULL);
+    usleep(50000);
+    (void)!write(g_pipe[1], filler, sizeof filler); /* while the splice waits: room is left for it, or (Linux) this waits, too */
+    pthread_join(from, NULL);
+    for (int idle = 0; idle < 50 && marks < 3 * 65536; idle++, usleep(10000))
+        while ((n = read(g_pipe[0], g_back, 65536)) > 0)
+            for (long i = 0; i < n; i++)
+                marks += g_back[i] == 'x', idle = 0;
+    EXPECT(marks == 3 * 65536);
+    pthread_join(to, NULL);
+    both_closed(g_fd), both_closed(g_pipe);
+}
+CHECK(splice_of_a_pipe_to_a_full_socket)
+{
+    long given = 0, taken = 0, left, n;
+    int next = 0, wrong = 0;
+    connected(SOCK_STREAM, g_fd);
+    EXPECT(fcntl(g_fd[0], F_SETFL, O_NONBLOCK) == 0 && fcntl(g_fd[1], F_SETFL, O_NONBLOCK) == 0 && pipe(g_pipe) == 0);
+    do { /* until the socket is full */
+        for (size_t i = 0; i < 65536 / sizeof(int); i++)
+            ((int *)g_much)[i] = next++;
+        EXPECT(write(g_pipe[1], g_much, 65536) == 65536);
+        for (left = 65536; left && (n = splice(g_pipe[0], NULL, g_fd[0], NULL, (size_t)left, SPLICE_F_NONBLOCK)) > 0; left -= n)
+            given += n;
+    } while (!left && given < 64 << 20);
+    EXPECT(left > 0 && n == -1 && errno == EAGAIN);
+    for (int idle = 0; idle < 500; idle++) {
+        if (left && (n = splice(g_pipe[0], NULL, g_fd[0], NULL, (size_t)left, SPLICE_F_NONBLOCK)) > 0)
+            left -= n, given += n;
+        for (; (n = read(g_fd[1], (char *)g_back + taken % 4, 65536)) > 0; idle = 0) {
+            long whole = taken % 4 + n, i = 0;
+            for (; i + 4 <= whole; i += 4)
+                wrong += *(int *)(void *)(g_back + i) != (int)((taken - taken % 4 + i) / 4);
+            memmove(g_back, g_back + i, (size_t)(whole - i));
+            taken += n;
+        }
+        if (!left && taken == given)
+            break;
+        usleep(2000);
+    }
+    EXPECT(!left && taken == given && given == next * 4l && !wrong);
+    both_closed(g_fd), both_closed(g_pipe);
+}
+CHECK(sendfile_to_a_full_pipe)
+{
+    int from = memfd_create("from", 0);
+    EXPECT(write(from, g_much, MUCH) == MUCH && lseek(from, 0, SEEK_SET) == 0 && pipe2(g_pipe, O_NONBLOCK) == 0);
+    long n = sendfile(g_pipe[1], from, NULL, MUCH);
+    EXPECT(n == 65536 && lseek(from, 0, SEEK_CUR) == n);
+    EXPECT_ERROR(sendfile(g_pipe[1], from, NULL, MUCH), EAGAIN);
+    EXPECT(lseek(from, 0, SEEK_CUR) == n);
+    close(from), both_closed(g_pipe);
 }
 GUEST_MAIN
