@@ -216,7 +216,7 @@ static long host_read(struct file *f, u8 *to, u64 size, long at)
                     : host_wait(__NR_pread64, (u64)f->host_fd, host_data_address(), want, (u64)at, 0, 0, want);
     if (n > 0)
         memcpy(to, ocall_data(), (u64)n);
-    return n == -EINTR ? -ERESTARTSYS : n;
+    return restart(f, false, n);
 }
 
 static long host_write(struct file *f, const u8 *from, u64 size, long at)
@@ -232,7 +232,7 @@ static long host_write(struct file *f, const u8 *from, u64 size, long at)
         if (n < 0) {
             if (n == -EPIPE && !done)
                 signal_send(self(), 13, 0, 0);
-            return done ? (long)done : n == -EINTR ? -ERESTARTSYS : n;
+            return done ? (long)done : restart(f, true, n);
         }
         done += (u64)n;
         if (done < size && !user_held_ok())

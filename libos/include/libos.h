@@ -225,6 +225,7 @@ struct file {
     int host_fd;                        /* FILE_HOST */
     bool socket, append_only;
     int socket_type;                    /* of the host: SOCK_STREAM and so on */
+    bool timed[2];                      /* it has SO_RCVTIMEO, SO_SNDTIMEO: a signal ends a call for good (signal(7)) */
     struct pipe *in, *out;              /* FILE_PIPE: a FIFO opened O_RDWR has both */
     struct unix_socket *unix_socket;    /* FILE_UNIX */
     u32 terminal; bool terminal_master; /* FILE_TERMINAL: its number, which end */
@@ -254,6 +255,7 @@ long fd_close(int fd);
 bool fd_cloexec(int fd, int set); /* set -1: ask */
 long fd_replace(int fd, struct file *f, bool cloexec);
 /* at -1: at the file's offset. They hold f while they wait; a caller that looks at f afterwards holds it, too. */
+static inline long restart(const struct file *f, bool sending, long n) { return n == -EINTR && !f->timed[sending] ? -ERESTARTSYS : n; }
 long file_read(struct file *f, void *to, u64 size, long at);
 long file_write(struct file *f, const void *from, u64 size, long at);
 u32 file_poll(struct file *f); /* POLL* ready now, of files inside; ~0u: ask the host (host_fd) */

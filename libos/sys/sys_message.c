@@ -21,7 +21,6 @@ enum { CTRUNC = 8, TRUNC = 0x20, NOSIGNAL = 0x4000, CMSG_CLOEXEC = 0x40000000, E
 #define TOGETHER_MOST 0x100000u
 
 static u64 next_control(u64 size) { return (size + 7) & ~7ull; }
-static long restart(long n) { return n == -EINTR ? -ERESTARTSYS : n; }
 
 /* ---- ancillary data of AF_UNIX ---- */
 static long rights_in(const struct header *h, struct unix_extra *extra)
@@ -240,7 +239,7 @@ static long host_message(struct file *f, struct header *h, const struct vector *
     if (send && n > 0 && f->socket_type == 1)
         return stream_rest(f, v, flags, (u64)n);
     if (send || n < 0)
-        return restart(n);
+        return restart(f, send, n);
     memcpy(&out, data + HEADER_AT, sizeof out);
     if (out.name_size > ADDRESS_MOST || out.control_size > control_size)
         return -EIO;
@@ -338,11 +337,12 @@ long sys_sendto(const long *a)
         if (n > 0)
             done += (u64)n;
     } while (n > 0 && done < size && user_held_ok());
+    n = restart(f, true, n);
     file_used(f);
     file_drop(f);
     if (n == -EPIPE && !done && !(a[3] & NOSIGNAL))
         signal_send(self(), 13, 0, 0);
-    return done ? (long)done : restart(n);
+    return done ? (long)done : n;
 }
 
 long sys_recvfrom(const long *a)
@@ -373,10 +373,11 @@ long sys_recvfrom(const long *a)
     f->refs++;
     long n = host_wait(__NR_recvfrom, (u64)f->host_fd, host_data_address() + PAYLOAD_AT, size, (u32)a[3], a[4] ? host_data_address() : 0,
                        a[4] ? host_data_address() + ADDRESS_MOST : 0, a[3] & TRUNC ? 1 << 30 : size);
+    n = restart(f, false, n);
     file_used(f);
     file_drop(f);
     if (n < 0)
-        return restart(n);
+        return n;
     memcpy((void *)a[1], ocall_data() + PAYLOAD_AT, min64((u64)n, size));
     bad = a[4] ? address_out(a[4], a[5]) : 0;
     return bad ? bad : n;

@@ -180,7 +180,8 @@ static long with_address(long nr, const long *a)
         return -EAFNOSUPPORT;
     f->refs++;
     u32 size = address_put(&address);
-    long ret = host_wait((u64)nr, (u64)f->host_fd, host_data_address(), size, 0, 0, 0, 0);
+    long ret = nr == __NR_bind ? host_zero(nr, f->host_fd, host_data_address(), size) /* waits for nothing */
+                               : restart(f, true, host_wait((u64)nr, (u64)f->host_fd, host_data_address(), size, 0, 0, 0, 0));
     file_used(f);
     file_drop(f);
     return ret;
@@ -220,9 +221,10 @@ static long accept_host(struct file *f, const long *a, struct file **new)
     address_room();
     long fd = fd_fresh(host_wait(__NR_accept4, (u64)f->host_fd, host_data_address(), host_data_address() + ADDRESS_MOST,
                                  (u32)a[3] | O_CLOEXEC, 0, 0, 1 << 20));
-    long bad = fd == -EINTR ? -ERESTARTSYS : fd < 0 ? fd : 0;
+    long bad = fd < 0 ? restart(f, false, fd) : 0;
     if (!bad) {
         socket_become(ready, fd, f->socket_type);
+        memcpy(ready->timed, f->timed, sizeof ready->timed); /* Linux's accepted ones have them, too */
         bad = address_out(a[1], a[2]);
     }
     if (bad)

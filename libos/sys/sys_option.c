@@ -101,8 +101,14 @@ long sys_setsockopt(const long *a)
     size = min64(size, OPTION_MOST);
     if (!user_read_ok((u64)a[3], size))
         return -EFAULT;
+    bool timeout = (int)a[1] == 1 && is_timeout((int)a[2]) && size >= 16;
+    const long *time = (const long *)a[3];
+    bool timed = timeout && (time[0] || time[1]) && time[0] < 1l << 53; /* of more seconds Linux makes none: MAX_SCHEDULE_TIMEOUT */
     size = size ? option_in((int)a[1], (int)a[2], (const u8 *)a[3], size, ocall_data()) : 0;
-    return host_zero(__NR_setsockopt, f->host_fd, (int)a[1], (int)a[2], host_data_address(), size);
+    long ret = host_zero(__NR_setsockopt, f->host_fd, (int)a[1], (int)a[2], host_data_address(), size);
+    if (!ret && timeout)
+        f->timed[is_sending((int)a[2])] = timed;
+    return ret;
 }
 
 static long unix_option(struct file *f, long option, long at, long size_at)

@@ -14,7 +14,7 @@ long sys_fsync(const long *a)
     const struct boot_mount *m = f->type == FILE_DIR && f->host_fd < 0 ? mount_of(f->path, NULL) : NULL;
     if (enc_mount(m))
         return enc_directory_sync(m, f->path);
-    return f->host_fd >= 0 ? host_wait(__NR_fsync, (u64)f->host_fd, 0, 0, 0, 0, 0, 0) : 0;
+    return f->host_fd >= 0 ? host_slow(__NR_fsync, (u64)f->host_fd) : 0;
 }
 
 /* Everything of a mount, open here or not: encrypted files are published, then the host's file system under it is written. */

@@ -135,6 +135,27 @@ CHECK(parts_without_memory)
 static int g_fd[2], g_pipe[2];
 static char g_much[MUCH], g_back[MUCH];
 
+/* ---- a time for a call: signal(7) never begins it anew ---- */
+CHECK(time_is_not_begun_anew)
+{
+    struct timeval time = {3, 0}, begun, ended;
+    struct iovec part = {g_back, 4};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    int fd[2];
+    connected(SOCK_STREAM, fd);
+    EXPECT(setsockopt(fd[1], SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time) == 0 && gettimeofday(&begun, NULL) == 0);
+    alarm_in(100, SA_RESTART);
+    EXPECT_ERROR(recv(fd[1], g_back, 4, 0), EINTR);
+    alarm_in(100, SA_RESTART);
+    EXPECT_ERROR(read(fd[1], g_back, 4), EINTR);
+    alarm_in(100, SA_RESTART);
+    EXPECT_ERROR(recvmsg(fd[1], &message, 0), EINTR);
+    EXPECT(gettimeofday(&ended, NULL) == 0 && ended.tv_sec - begun.tv_sec < 3);
+    time.tv_sec = 0;
+    EXPECT(setsockopt(fd[1], SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time) == 0);
+    both_closed(fd);
+}
+
 /* ---- splice: what the target does not take is still there ---- */
 static void *splices(void *unused)
 {
