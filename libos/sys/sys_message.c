@@ -10,6 +10,7 @@ struct header { u64 name; u32 name_size, pad; u64 vector, count, control, contro
 struct control { u64 size; int level, type; };                                                             /* struct cmsghdr */
 _Static_assert(sizeof(struct header) == 56 && sizeof(struct control) == 16, "msghdr");
 enum { RIGHTS = 1, CREDENTIALS = 2, SOCKET_LEVEL = 1 };
+enum { PEEK_ = 2, WAITALL_ = 0x100 };
 enum { CTRUNC = 8, TRUNC = 0x20, NOSIGNAL = 0x4000, CMSG_CLOEXEC = 0x40000000, ERRQUEUE = 0x2000 };
 /* The block's data: address and its size, struct msghdr, its vector, ancillary data, bytes. */
 #define HEADER_AT 256u
@@ -368,17 +369,27 @@ long sys_recvfrom(const long *a)
         kfree(extra);
         return bad ? bad : n;
     }
-    size = min64(size, PAYLOAD_MOST);
-    address_room();
+    bool stream = f->socket_type == 1, all = stream && (a[3] & (WAITALL_ | PEEK_ | TRUNC)) == WAITALL_;
+    u64 done = 0, part;
+    long n;
     f->refs++;
-    long n = host_wait(__NR_recvfrom, (u64)f->host_fd, host_data_address() + PAYLOAD_AT, size, (u32)a[3], a[4] ? host_data_address() : 0,
-                       a[4] ? host_data_address() + ADDRESS_MOST : 0, a[3] & TRUNC ? 1 << 30 : size);
+    do { /* MSG_WAITALL of more than the block holds */
+        part = min64(size - done, PAYLOAD_MOST);
+        address_room();
+        n = host_wait(__NR_recvfrom, (u64)f->host_fd, host_data_address() + PAYLOAD_AT, part, (u32)a[3], a[4] ? host_data_address() : 0,
+                      a[4] ? host_data_address() + ADDRESS_MOST : 0, a[3] & TRUNC && !stream ? 1 << 30 : part);
+        if (n > 0) {
+            memcpy((u8 *)a[1] + done, ocall_data() + PAYLOAD_AT, min64((u64)n, part));
+            done += (u64)n;
+        }
+    } while (all && n == (long)part && done < size);
+    if (done)
+        n = (long)done;
     n = restart(f, false, n);
     file_used(f);
     file_drop(f);
     if (n < 0)
         return n;
-    memcpy((void *)a[1], ocall_data() + PAYLOAD_AT, min64((u64)n, size));
     bad = a[4] ? address_out(a[4], a[5]) : 0;
     return bad ? bad : n;
 }

@@ -135,6 +135,32 @@ CHECK(parts_without_memory)
 static int g_fd[2], g_pipe[2];
 static char g_much[MUCH], g_back[MUCH];
 
+/* ---- MSG_WAITALL of more than the LibOS asks the host for at once ---- */
+static void *sends_slowly(void *unused)
+{
+    for (long at = 0, n; at < MUCH; at += n, usleep(3000))
+        if (!EXPECT((n = send(g_fd[0], g_much + at, 50000, MSG_NOSIGNAL)) > 0))
+            break;
+    return unused;
+}
+CHECK(waits_for_all)
+{
+    pthread_t thread;
+    struct timeval most = {5, 0};
+    for (size_t i = 0; i < MUCH / sizeof(int); i++)
+        ((int *)g_much)[i] = (int)i;
+    connected(SOCK_STREAM, g_fd);
+    EXPECT(setsockopt(g_fd[1], SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most) == 0);
+    pthread_create(&thread, NULL, sends_slowly, NULL);
+    EXPECT(recv(g_fd[1], g_back, MUCH, MSG_WAITALL) == MUCH && !memcmp(g_back, g_much, MUCH));
+    while (recv(g_fd[1], g_back, MUCH, MSG_DONTWAIT) > 0)
+        ;
+    pthread_join(thread, NULL);
+    EXPECT(send(g_fd[0], "12", 2, 0) == 2 && shutdown(g_fd[0], SHUT_WR) == 0);
+    EXPECT(recv(g_fd[1], g_back, MUCH, MSG_WAITALL) == 2); /* the end comes first */
+    both_closed(g_fd);
+}
+
 /* ---- a time for a call: signal(7) never begins it anew ---- */
 CHECK(time_is_not_begun_anew)
 {
