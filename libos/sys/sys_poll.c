@@ -307,16 +307,17 @@ static long epoll_once(struct file *e, struct event *to, u32 most, long timeout_
         else
             i++;
     u32 count = e->item_count;
-    struct file **files = kmalloc((u64)count * (2 * sizeof(struct file *) + 8) + 1), **told = files + count;
+    struct file **files = kmalloc((u64)count * (2 * sizeof(struct file *) + 12) + 1), **told = files + count;
     if (!files)
         return -ENOMEM;
-    u32 *wanted = (u32 *)(told + count), *got = wanted + count;
+    u32 *wanted = (u32 *)(told + count), *got = wanted + count, *number = got + count;
     for (u32 i = 0; i < count; i++) {
         struct epoll_item *item = &e->items[i];
         u32 generation = file_generation(item->file);
         if (generation != item->generation) /* used or fed since: a new edge, at worst one too many */
             item->seen = 0;
         item->generation = generation;
+        number[i] = (u32)item->fd; /* a file may be in the list by two descriptors */
         wanted[i] = item->events & 0x3fff & ~item->seen;
         /* Oneshot items that fired, and edges of ends that were told: poll would report the end again and again. */
         files[i] = !item->events || item->seen & ALWAYS ? NULL : item->file;
@@ -334,7 +335,7 @@ static long epoll_once(struct file *e, struct event *to, u32 most, long timeout_
     for (u32 i = 0; i < count && ret >= 0 && n < most; i++)
         if (got[i])
             for (u32 k = 0; k < e->item_count; k++)
-                if (e->items[k].file == files[i] && e->items[k].events) {
+                if (e->items[k].file == files[i] && (u32)e->items[k].fd == number[i] && e->items[k].events) {
                     struct event out = {got[i], e->items[k].data};
                     memcpy(to + n++, &out, sizeof out);
                     if (e->items[k].events & EPOLLET)

@@ -279,4 +279,19 @@ CHECK(edge_while_another_thread_reads)
     EXPECT(g_wait.got == 6 && epoll_wait(epoll, &event, 1, 2000) == 1);
     close(epoll), close(fd[0]), close(fd[1]);
 }
+/* Two descriptors of one file in one list: each has its own events, its own data, and its own edges. */
+CHECK(epoll_of_two_descriptors_of_one_file)
+{
+    int fd[2], epoll = epoll_create1(0);
+    ends(false, fd);
+    int other = dup(fd[0]);
+    struct epoll_event in = {.events = EPOLLIN, .data.u64 = 1}, out = {.events = EPOLLOUT | EPOLLONESHOT, .data.u64 = 2}, event[4];
+    EXPECT(epoll_ctl(epoll, EPOLL_CTL_ADD, fd[0], &in) == 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, other, &out) == 0);
+    EXPECT(epoll_wait(epoll, event, 4, 1000) == 1 && event[0].events == EPOLLOUT && event[0].data.u64 == 2);
+    EXPECT(write(fd[1], "x", 1) == 1);
+    EXPECT(epoll_wait(epoll, event, 4, 1000) == 1 && event[0].events == EPOLLIN && event[0].data.u64 == 1);
+    EXPECT(epoll_ctl(epoll, EPOLL_CTL_MOD, other, &out) == 0);
+    EXPECT(epoll_wait(epoll, event, 4, 1000) == 2 && event[0].data.u64 != event[1].data.u64);
+    close(epoll), close(other), close(fd[0]), close(fd[1]);
+}
 GUEST_MAIN
