@@ -454,6 +454,8 @@ long sys_mremap(const long *a)
     long moved = shared_move(at, old_size, size);
     if (moved)
         return moved;
+    if (shared_at(at, old_size)) /* a part of it is a file's own pages: more than one mapping, as Linux has it */
+        return -EFAULT;
     u32 i = region_after(at);
     if (i >= g_regions || g_region[i].start > at)
         return -EFAULT;

@@ -84,6 +84,23 @@ CHECK(moving)
     room_end();
 }
 
+/* A part of a file's mapping and its private neighbour are two: to move them as one would give the file's own pages away. */
+CHECK(moving_two_mappings)
+{
+    int file = memfd_create("file", 0);
+    char *low = mmap(NULL, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *shared, back[16];
+    EXPECT(low != MAP_FAILED && ftruncate(file, 2 * PAGE) == 0 && munmap(low + 2 * PAGE, PAGE) == 0);
+    shared = mmap(low + 2 * PAGE, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (!EXPECT(shared == low + 2 * PAGE))
+        return;
+    strcpy(shared, "the file's");
+    EXPECT(mremap(low + PAGE, 2 * PAGE, 64 * PAGE, MREMAP_MAYMOVE) == MAP_FAILED && errno == EFAULT);
+    for (int i = 0; i < 64; i++)
+        memset(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 'T', PAGE);
+    EXPECT(pread(file, back, 11, 0) == 11 && !strcmp(back, "the file's") && !strcmp(shared, back));
+    close(file);
+}
+
 CHECK(advising)
 {
     room();
