@@ -534,6 +534,21 @@ long sys_mincore(const long *a)
     return 0;
 }
 
+/* mlock and munlock: whole pages around the range, all of them mapped; nothing else to do. A length that wraps to 0 is none in Linux, too. */
+long sys_mlock(const long *a)
+{
+    u64 at = page_down((u64)a[0]), size = page_up((u64)a[1] + ((u64)a[0] & (PAGE - 1)));
+    if (at + size < at)
+        return -EINVAL;
+    return user_read_ok(at, size) ? 0 : -ENOMEM;
+}
+long sys_mlock2(const long *a) { return (int)a[2] & ~1 /* MLOCK_ONFAULT */ ? -EINVAL : sys_mlock(a); }
+long sys_mlockall(const long *a)
+{
+    u32 flags = (u32)a[0];
+    return !flags || flags & ~7u || flags == 4 /* MCL_ONFAULT alone */ ? -EINVAL : 0;
+}
+
 long sys_zero_ok(const long *a) { (void)a; return 0; }
 
 int mm_list(char *to, size_t size)

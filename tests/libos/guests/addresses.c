@@ -101,6 +101,28 @@ CHECK(moving_two_mappings)
     close(file);
 }
 
+CHECK(locking)
+{
+    static char data[5000];
+    char local;
+    room();
+    EXPECT(!mlock(g_room, 2 * PAGE) && !mlock(g_room + 100, 100) && !munlock(g_room, 2 * PAGE) && !mlock(g_room + 2 * PAGE, 0));
+    EXPECT_ERROR(mlock(g_room, 3 * PAGE), ENOMEM);
+    EXPECT_ERROR(munlock(g_room, 3 * PAGE), ENOMEM);
+    EXPECT_ERROR(mlock(g_room + 2 * PAGE - 96, 200), ENOMEM);
+    EXPECT_ERROR(mlock(g_room, ~0ul - 2 * PAGE + 1), EINVAL);
+    EXPECT_ERROR(mlock(at(PAGE), PAGE), ENOMEM);
+    EXPECT_ERROR(mlock(at(ABOVE), PAGE), ENOMEM);
+    EXPECT_ERROR(syscall(SYS_mlock2, g_room, PAGE, 2), EINVAL);
+    EXPECT(!syscall(SYS_mlock2, g_room, PAGE, MLOCK_ONFAULT));
+    EXPECT_ERROR(syscall(SYS_mlock2, g_room, 3 * PAGE, MLOCK_ONFAULT), ENOMEM);
+    EXPECT_ERROR(mlockall(0), EINVAL);
+    EXPECT_ERROR(mlockall(8), EINVAL);
+    EXPECT_ERROR(mlockall(MCL_ONFAULT), EINVAL);
+    EXPECT(!mlock(data, sizeof data) && !mlock(&local, 1) && !mlock("text", 4) && !munlock(data, sizeof data));
+    room_end();
+}
+
 CHECK(advising)
 {
     room();
