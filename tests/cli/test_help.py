@@ -66,6 +66,6 @@ def test_a_shell_completes(words: str, found: list[str], tmp_path: Path) -> None
 
 def test_a_shell_completes_vms(tmp_path: Path) -> None:
     for name in ("clinic", "lab"):
-        Machines(Records(tmp_path), Fuses(tmp_path), lambda vm: None).create(name, "Standard_DC1s_v2")
+        Machines(Records(tmp_path), Fuses(tmp_path), lambda vm, action: None).create(name, "Standard_DC1s_v2")
     assert completed("strongroom run --vm ", tmp_path) == ["clinic", "lab"]
     assert completed("strongroom vm delete cl", tmp_path) == ["clinic"]

@@ -278,3 +278,33 @@ def test_a_project_that_may_not_be_read_is_our_failure(command: Command, tmp_pat
     tmp_path.chmod(0o700)
     assert done.returncode == 125
     assert done.stderr.startswith("strongroom: Permission denied (")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("vm", "stop", "ward"),
+            "VM ward was stopped while the program ran: start it with `strongroom vm start ward`",
+        ),
+        (("vm", "restart", "ward"), "VM ward was restarted while the program ran: run it again"),
+        (
+            ("vm", "delete", "--force", "ward"),
+            "VM ward was deleted while the program ran: make another with `strongroom vm create ward`",
+        ),
+        (
+            ("daemon", "stop"),
+            "the daemon was stopped while the program ran: run it again: the daemon starts by itself",
+        ),
+    ],
+    ids=lambda words: words[1] if isinstance(words, tuple) else "",
+)
+def test_who_ended_a_run(command: Command, image: Path, words: tuple[str, ...], said: str) -> None:
+    assert command("vm", "create", "ward").returncode == 0
+    with command.popen("run", "--vm", "ward", str(image), "--", "sleep", "1000") as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "asleep\n"
+        done = command(*words)
+        assert done.returncode == 0, done.stderr
+        assert process.wait(20) == 125
+        assert process.stderr.read().splitlines()[-1] == f"strongroom: {said}"

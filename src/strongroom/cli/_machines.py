@@ -14,11 +14,14 @@ from strongroom.vm.records import Records, Vm
 def machines() -> Machines:
     """The records, with the daemon asked, where it runs, to end what runs in a VM. Raises StrongroomError."""
 
-    def ask(operation: str, vm: Vm) -> None:
+    def ask(operation: str, vm: Vm, **more: str) -> None:
         with contextlib.suppress(client.NoDaemon):
-            client.ask(operation, {"id": vm.id}, start=False)
+            client.ask(operation, {"id": vm.id, **more}, start=False)
 
     home = paths.ensure_home()
     return Machines(
-        Records(home), Fuses(home), lambda vm: ask("vm_stop", vm), idle=lambda vm: ask("vm_idle", vm)
+        Records(home),
+        Fuses(home),
+        lambda vm, action: ask("vm_stop", vm, action=action),
+        idle=lambda vm: ask("vm_idle", vm),
     )

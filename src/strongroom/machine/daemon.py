@@ -108,6 +108,15 @@ class Server:
         with contextlib.suppress(OSError):
             os.write(self._wake_write, b".")
 
+    def drain(self, seconds: float) -> None:
+        """After serve(): until every client has had its last word and is gone, or ``seconds`` have passed."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with self._lock:
+                if not self._clients:
+                    return
+            time.sleep(0.005)
+
     def _displaced(self) -> bool:
         """Whether the socket was removed or replaced: nobody can reach this daemon any more."""
         try:

@@ -171,7 +171,8 @@ def _follow(plan: Plan, descriptors: list[int], connection: client.Connection, l
                     status.poll()
                 elif watched[1] in ready:
                     raise StrongroomError(
-                        f"VM {plan.hostname} was stopped while the program ran", "see `strongroom vm list`"
+                        f"VM {plan.hostname} was stopped or deleted, or the daemon stopped, while the program ran",
+                        "see `strongroom vm list`",
                     )
                 else:
                     lines.serve(ready)

@@ -25,7 +25,7 @@ from strongroom.machine.waiting import readable
 from strongroom.machine.watch import Watch
 from strongroom.vm import limits, paging
 from strongroom.vm.lifecycle import Machines
-from strongroom.vm.live import LiveVm, LiveVms, PackageLine, QuoteLine
+from strongroom.vm.live import DAEMON, LiveVm, LiveVms, PackageLine, QuoteLine
 from strongroom.vm.manufacture import Fuses
 from strongroom.vm.pool import DELAY_SECONDS, Pool
 from strongroom.vm.records import Records, Vm
@@ -33,6 +33,7 @@ from strongroom.vm.runs import Run, RunRequest, Warmth, isolated
 from strongroom.vm.spawning import Spawner
 
 IDLE_SECONDS = 900.0
+DRAIN_SECONDS = 2.0  # for the last words of runs that end with the daemon
 LOG_BYTES = 1 << 20
 OPEN_FILES = 16384  # some 25 a run
 FOLLOW_SECONDS = 0.5
@@ -65,8 +66,8 @@ class Host:
             "exec": self.exec,
         }
 
-    def _release(self, vm: Vm) -> None:
-        self.live.stop(vm.id)
+    def _release(self, vm: Vm, action: str) -> None:
+        self.live.stop(vm.id, action)
         self.pool.drop(vm.id)
 
     def _idle(self, vm: Vm) -> None:
@@ -86,7 +87,7 @@ class Host:
         protocol.send(client, answer)
 
     def stop(self, client: socket.socket, _request: Message, _descriptors: list[int]) -> None:
-        ended = self.live.stop(None)
+        ended = self.live.stop(None, DAEMON)
         protocol.send(client, {"ended": ended})
         if self.server is not None:
             self.server.stop()
@@ -97,7 +98,7 @@ class Host:
     def vm_stop(self, client: socket.socket, request: Message, _descriptors: list[int]) -> None:
         """Ends the runs of the VM with the number ``id`` (its name may have been given to another since)."""
         number = protocol.number(request, "id", 1, 2**62)
-        ended = self.live.stop(number)
+        ended = self.live.stop(number, protocol.text(request, "action", 16, "stop"))
         self.pool.drop(number)
         protocol.send(client, {"ended": ended})
 
@@ -162,7 +163,7 @@ class Host:
         try:
             package = Package.open(live.vm.folder / "exec")
 
-            def hang_up() -> None:
+            def hang_up(_action: str) -> None:
                 with contextlib.suppress(OSError):
                     client.shutdown(socket.SHUT_RDWR)
 
@@ -245,7 +246,8 @@ def _serve() -> None:
         log.info("serving, level %s", level.best(facts))
         server.serve()
     finally:
-        host.live.stop(None)
+        host.live.stop(None, DAEMON)
+        server.drain(DRAIN_SECONDS)
         host.pool.close()
         host.spawner.close()
         limits.clean_up(home)

@@ -57,14 +57,15 @@ class Manufacturer(Protocol):
     def microcode(self, folder: Path, svn: int) -> None: ...
 
 
-Release = Callable[[Vm], None]
+Release = Callable[[Vm, str], None]
+Idle = Callable[[Vm], None]
 
 
 class Machines:
     """The VMs of one STRONGROOM_HOME.
 
-    ``release`` ends every process in a VM (it asks the daemon), ``idle`` those that only wait there. ``on_step`` is
-    told the name of each step before it is taken (progress, and the tests' crashes).
+    ``release`` ends every process in a VM (it asks the daemon, and names the action), ``idle`` those that only wait
+    there. ``on_step`` is told the name of each step before it is taken (progress, and the tests' crashes).
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Machines:
         manufacturer: Manufacturer,
         release: Release,
         on_step: Callable[[str], None] = lambda step: None,
-        idle: Release = lambda vm: None,
+        idle: Idle = lambda vm: None,
     ) -> None:
         self.records = records
         self._manufacturer = manufacturer
@@ -226,7 +227,7 @@ class Machines:
         if lock is None and force:
             deadline = time.monotonic() + 10
             while lock is None and time.monotonic() < deadline:
-                self._release(vm)  # again: a run that was about to start may not have been among them
+                self._release(vm, action)  # again: a run that was about to start may not have been among them
                 for _ in range(20):
                     lock = self.records.lock(vm.id, exclusive=True)
                     if lock is not None:

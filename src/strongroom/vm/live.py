@@ -20,6 +20,20 @@ from strongroom.vm import limits, sizes
 from strongroom.vm.lifecycle import Machines
 from strongroom.vm.records import Lock, Vm, VmInUse
 
+DAEMON = "daemon"
+_ENDED_BY = {
+    "stop": ("VM {0} was stopped", "start it with `strongroom vm start {0}`"),
+    "restart": ("VM {0} was restarted", "run it again"),
+    "delete": ("VM {0} was deleted", "make another with `strongroom vm create {0}`"),
+    DAEMON: ("the daemon was stopped", "run it again: the daemon starts by itself"),
+}
+
+
+def ended_by(action: str, vm: str) -> StrongroomError:
+    """What a run says that was ended from outside, by a change of its VM or with the daemon."""
+    what, step = _ENDED_BY.get(action, _ENDED_BY["stop"])
+    return StrongroomError(f"{what.format(vm)} while the program ran", step.format(vm))
+
 
 class EpcExhausted(StrongroomError):
     """The VM's page cache has no room for the enclave."""
@@ -39,8 +53,8 @@ class LiveVm:
     epc: Epc
     limits: limits.Limits
     users: int = 0
-    stops: set[Callable[[], None]] = field(default_factory=set)
-    """One for each run; ends it."""
+    stops: set[Callable[[str], None]] = field(default_factory=set)
+    """One for each run; ends it, for what ``ended_by`` has a text."""
     programs: set[Callable[[], int | None]] = field(default_factory=set)
     """One for each run of an image; its process id."""
 
@@ -141,13 +155,13 @@ class LiveVms:
             live.epc.close()
             live.lock.release()
 
-    def stop(self, vm_id: int | None) -> int:
-        """End the runs of one VM, or of all (None); returns how many."""
+    def stop(self, vm_id: int | None, action: str) -> int:
+        """End the runs of one VM, or of all (None), for ``action``; returns how many."""
         with self._lock:
             chosen = [live for live in self._live.values() if vm_id in (None, live.vm.id)]
             stops = [stop for live in chosen for stop in live.stops]
         for stop in stops:
-            stop()
+            stop(action)
         return len(stops)
 
     def usage(self) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Self
 
 from strongroom import paths
-from strongroom.errors import StrongroomError
 from strongroom.machine import protocol
 from strongroom.machine.level import Facts, Level
 from strongroom.machine.package import Package
@@ -20,7 +19,7 @@ from strongroom.machine.protocol import Message
 from strongroom.machine.waiting import readable
 from strongroom.machine.watch import Watch
 from strongroom.vm import paging, view
-from strongroom.vm.live import LiveVm, PackageLine, QuoteLine
+from strongroom.vm.live import LiveVm, PackageLine, QuoteLine, ended_by
 from strongroom.vm.plan import Plan
 from strongroom.vm.progress import RunStatus
 
@@ -164,6 +163,7 @@ class Run:
         debug = isinstance(request, RunRequest) and is_debug(request.image[4])
         self._watch = watch if level is Level.SEALED and not debug else None
         self.stopped = False
+        self._action, self._vm = "", live.vm.name
         self.ready = False
         self.waiting: socket.socket | None = None
         """While it waits for a request: the loader says here that it does, and gets it here."""
@@ -334,9 +334,7 @@ class Run:
                 if watched[1] in ready:
                     self._status.poll()
                 if self._stop_read in ready:
-                    raise StrongroomError(
-                        "the VM was stopped while the program ran", "see `strongroom vm list`"
-                    )
+                    raise ended_by(self._action, self._vm)
                 if watched[0] in ready and self._status.exit is None:
                     message, extra = protocol.receive(client)  # Closed: the client went away
                     protocol.close_all(extra)
@@ -346,9 +344,9 @@ class Run:
                 self._watch.release(self._status.program)
         protocol.send(client, {"exit": self._status.exit} | paging.to_message(self._line.usage()))
 
-    def stop(self) -> None:
+    def stop(self, action: str = "stop") -> None:
         """End the run, from another thread."""
-        self.stopped = True
+        self._action, self.stopped = action, True
         with contextlib.suppress(OSError):
             os.write(self._stop_write, b".")
 
