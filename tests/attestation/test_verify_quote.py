@@ -387,3 +387,9 @@ def test_openssl_accepts_the_chain_and_the_crls(platform, tmp_path):
 def test_authority_is_made_once(tmp_path):
     first = Authority.open(tmp_path)
     assert Authority.open(tmp_path).root_der == first.root_der
+    (tmp_path / "pki" / "authority.json").unlink()
+    again = Authority.open(tmp_path)
+    assert again.root_der != first.root_der
+    assert (
+        Root.from_file(tmp_path / "pki" / "root.pem").der == again.root_der
+    )  # it is the default of `verify`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -70,6 +71,9 @@ class Command:
                 process.kill()
                 raise
         return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def best_level(self) -> str:
+        return str(json.loads(self("doctor", "--json").stdout)["best_level"])
 
 
 def _other_python_works() -> bool:

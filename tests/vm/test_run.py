@@ -16,10 +16,6 @@ from support.vm import Command, command_line, descendants, wait_until
 LEVELS = ("sealed", "separated", "faithful")
 
 
-def best_level(command: Command) -> str:
-    return str(json.loads(command("doctor", "--json").stdout)["best_level"])
-
-
 def runs(command: Command) -> int:
     return int(json.loads(command("daemon", "status", "--json").stdout)["runs"])
 
@@ -27,7 +23,7 @@ def runs(command: Command) -> int:
 @pytest.mark.parametrize("level", LEVELS)
 def test_status_line_and_level(command: Command, image: Path, level: str) -> None:
     done = command("run", "--level", level, str(image), "--", "exit", "7")
-    if LEVELS.index(level) < LEVELS.index(best_level(command)):
+    if LEVELS.index(level) < LEVELS.index(command.best_level()):
         assert done.returncode == 125
         assert done.stderr.startswith(f"strongroom: level {level} is not to be had here")
         return
@@ -42,7 +38,7 @@ def test_a_signals_status_comes_through(command: Command, image: Path) -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_what_the_loader_is(command: Command, image: Path, level: str) -> None:
-    if LEVELS.index(level) < LEVELS.index(best_level(command)):
+    if LEVELS.index(level) < LEVELS.index(command.best_level()):
         pytest.skip(f"{level} is not to be had as user {command.uid}")
     asked = ["id", "", "core", "", "descriptors", "", "show", "/proc/self/status", "exists", "/home"]
     done = command("run", "--level", level, str(image), "--", *asked, "exists", "/dev/sgx_enclave")
@@ -169,7 +165,7 @@ def test_not_built_names_the_step(command: Command) -> None:
 
 
 def test_allowed_host_files_and_no_others(command: Command, image: Path) -> None:
-    level = best_level(command)
+    level = command.best_level()
     if level == "faithful":
         pytest.skip("no namespaces here: a run sees what its user sees")
     project = command.home.parent / "p"
@@ -191,7 +187,7 @@ def test_allowed_host_files_and_no_others(command: Command, image: Path) -> None
 
 def test_a_file_system_without_id_mapped_mounts(command: Command, image: Path) -> None:
     """The enclave's own user has to have the rights there (overlayfs, 9p, older tmpfs): said, not met inside."""
-    if os.geteuid() != 0 or command.uid != 0 or best_level(command) == "faithful":
+    if os.geteuid() != 0 or command.uid != 0 or command.best_level() == "faithful":
         pytest.skip("only root's runs have users that nobody in the VM is")
     place = command.home.parent / "old"
     place.mkdir()
@@ -222,7 +218,7 @@ def test_exec_passes_status_and_shows_the_vm(command: Command) -> None:
     assert done.returncode == 9
     assert done.stderr == "strongroom: faithful (exec) · VM default\n"
     name, pid = done.stdout.split()
-    if best_level(command) != "faithful":
+    if command.best_level() != "faithful":
         assert (name, int(pid) < 10) == ("default", True)
     assert command("exec", "--", "no-such-program").returncode == 125
     assert command("vm", "exec", "default", "--", "/bin/sh", "-c", "kill -TERM $$").returncode == 143
@@ -242,7 +238,7 @@ def test_exec_follows_what_the_program_executes(command: Command) -> None:
 
 
 def test_exec_hides_the_home(command: Command) -> None:
-    if best_level(command) == "faithful":
+    if command.best_level() == "faithful":
         pytest.skip("no namespaces here")
     done = command(
         "exec", "--", "/bin/sh", "-c", f"test -e {command.home}/strongroom.db && echo seen; echo x > /etc/x"
@@ -253,7 +249,7 @@ def test_exec_hides_the_home(command: Command) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the debugger watch needs root")
 def test_a_debugger_is_answered_with_a_kill(command: Command, image: Path) -> None:
-    if command.uid != 0 or best_level(command) != "sealed":
+    if command.uid != 0 or command.best_level() != "sealed":
         pytest.skip("level sealed is not to be had")
     with command.popen("run", str(image), "--", "sleep", "1000") as process:
         assert process.stdout is not None

@@ -329,7 +329,8 @@ class Authority:
             _write_once(path, cls.make(now or datetime.now(UTC)).to_json())
         authority = replace(cls.from_json(path, _read_private(path)), microcode=recovered_microcode(folder))
         public = folder / "root.pem"
-        if not public.exists():
+        if not public.exists() or public.read_bytes() != _pem(authority.root).encode():  # of one moved away
+            public.unlink(missing_ok=True)
             _write_once(public, _pem(authority.root))
         return authority
 

@@ -66,6 +66,17 @@ def _binds(words: list[str]) -> list[view.Bind]:
     return shown
 
 
+def _masks(binds: list[view.Bind]) -> list[str]:
+    """Where the VMs' fuses would be seen, by whatever name: STRONGROOM_HOME may be reached by links."""
+    home = os.path.realpath(paths.home())
+    found = {os.fspath(paths.home()), home}
+    for bind in binds:
+        source = os.path.realpath(bind.source)
+        if f"{home}/".startswith(f"{source.rstrip('/')}/"):
+            found.add(os.path.normpath(os.path.join(bind.target, os.path.relpath(home, source))))
+    return sorted(found)
+
+
 def run(vm: str, words: list[str], *, tamper: str | None = None, as_json: bool = False) -> int:
     """Run ``words`` in ``vm``; the exit status (128+n for a signal). Raises StrongroomError for our failures."""
     if tamper not in (None, "disable"):
@@ -77,7 +88,7 @@ def run(vm: str, words: list[str], *, tamper: str | None = None, as_json: bool =
         connection.request("exec", {"vm": vm})
         ready, descriptors = connection.reply(120.0)
         try:
-            if len(descriptors) != 3:
+            if len(descriptors) != 4:  # the last is the VM's lock: held while any of ours lives
                 raise protocol.ProtocolError("the daemon sent no line to the package")
             plan = _plan(ready, facts, native, [program, *words[1:]], tamper)
             line = {"level": "faithful", "vm": plan.hostname, "verb": "exec"}
@@ -85,7 +96,7 @@ def run(vm: str, words: list[str], *, tamper: str | None = None, as_json: bool =
             print(text, file=sys.stderr, flush=True)
             began = time.monotonic()
             with Lines(vm) as lines:
-                status = _follow(plan, [*descriptors, lines.theirs.fileno()], connection, lines)
+                status = _follow(plan, [*descriptors[:3], lines.theirs.fileno()], connection, lines)
             seconds = time.monotonic() - began
             with contextlib.suppress(StrongroomError, OSError):
                 told = paging.from_messages([last_words(connection), *lines.usages])
@@ -100,6 +111,7 @@ def _plan(
     ready: protocol.Message, facts: level.Facts, native: Path, words: list[str], tamper: str | None
 ) -> Plan:
     isolate = facts.namespaces
+    binds = _binds(words)
     seen = view.NATIVE if isolate else os.fspath(native)
     inject = [
         f"{seen}/strongroom-inject",
@@ -128,9 +140,9 @@ def _plan(
         uid=None,
         cwd=os.getcwd(),
         session=False,
-        confine=facts.privileged,
-        binds=_binds(words),
-        mask=[os.fspath(paths.home())],
+        confine=isolate,
+        binds=binds,
+        mask=_masks(binds),
         cgroup_files=protocol.strings(ready, "cgroup_files"),
         affinity=[int(cpu) for cpu in ready.get("affinity", [])],
         limits={name: (soft, hard) for name, (soft, hard) in ready.get("rlimits", {}).items()},

@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import strongroom
 from strongroom import paths
 from strongroom.errors import StrongroomError
 from strongroom.machine import level, protocol
-from strongroom.machine.daemon import AlreadyRunning, Operation, Server
+from strongroom.machine.daemon import MAX_CLIENTS, AlreadyRunning, Operation, Server
 from strongroom.machine.package import Package
 from strongroom.machine.protocol import Message
 from strongroom.machine.waiting import readable
@@ -49,6 +50,8 @@ class Host:
         self._facts = facts
         self.spawner: Spawner | None = None
         self._started = time.monotonic()
+        # A guest asks for these: whatever it does, a client's place is left for others.
+        self._follows = threading.BoundedSemaphore(MAX_CLIENTS // 2)
         self.machines = Machines(Records(home), Fuses(home), self._release, idle=self._idle)
         self.live = LiveVms(home, self.machines)
         self.pool = Pool(self._waiting, self.live.stay, self.live.leave)
@@ -159,7 +162,15 @@ class Host:
         With ``follow``, one more for a program that the program executed: it ends with that program.
         """
         follow = bool(protocol.number(request, "follow", 0, 1, 0))
-        live = self.live.use(protocol.vm_name(request))
+        with contextlib.ExitStack() as counted:
+            if follow:
+                if not self._follows.acquire(blocking=False):
+                    raise StrongroomError("programs under exec have as many lines as they may", "end some")
+                counted.callback(self._follows.release)
+            self._exec(client, protocol.vm_name(request), follow)
+
+    def _exec(self, client: socket.socket, vm: str, follow: bool) -> None:
+        live = self.live.use(vm)
         try:
             package = Package.open(live.vm.folder / "exec")
 
@@ -187,7 +198,9 @@ class Host:
                     "rlimits": live.limits.rlimits,
                 }
                 protocol.send(
-                    client, facts, [line.theirs.fileno(), live.epc.descriptor, quotes.theirs.fileno()]
+                    client,
+                    facts,
+                    [line.theirs.fileno(), live.epc.descriptor, quotes.theirs.fileno(), live.lock.descriptor],
                 )
                 line.theirs.close()
                 quotes.theirs.close()
@@ -270,6 +283,7 @@ def _tell(descriptor: int | None, error: StrongroomError | OSError) -> None:
 
 def main() -> int:
     """``python -m strongroom.vm.host [FD]``: FD gets the reason where it cannot start."""
+    os.closerange(4 if len(sys.argv) > 1 else 3, os.sysconf("SC_OPEN_MAX"))  # the starter's: locks, pipes
     os.chdir("/")
     os.umask(0o077)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)

@@ -159,7 +159,7 @@ class LiveVms:
         """End the runs of one VM, or of all (None), for ``action``; returns how many."""
         with self._lock:
             chosen = [live for live in self._live.values() if vm_id in (None, live.vm.id)]
-            stops = [stop for live in chosen for stop in live.stops]
+            stops = [stop for live in chosen for stop in list(live.stops)]
         for stop in stops:
             stop(action)
         return len(stops)
@@ -171,7 +171,9 @@ class LiveVms:
                 live.vm.name: {
                     "epc_used_pages": live.epc.used_pages(),
                     "runs": len(live.stops),
-                    "programs": [pid for pid in (program() for program in live.programs) if pid is not None],
+                    "programs": [
+                        pid for pid in (program() for program in list(live.programs)) if pid is not None
+                    ],
                 }
                 for live in self._live.values()
             }

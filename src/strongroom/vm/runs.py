@@ -356,6 +356,8 @@ class Run:
             self.waiting.close()
         self._status.kill()
         self._await_end()
+        if self._watch and self._status.program is not None:
+            self._watch.release(self._status.program)  # its pidfd's number is another's from now on
         self._status.close()
         self._line.close()
         self._quotes.close()

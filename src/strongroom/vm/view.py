@@ -85,14 +85,33 @@ def _refuse_shut(bind: Bind, user: int) -> None:
         )
 
 
-def _place(source: str, target: str) -> None:
-    """An empty file or folder at ``target`` to mount ``source`` on."""
+def _place(source: str, root: str, path: str) -> str:
+    """An empty file or folder at ``path`` below ``root`` to mount ``source`` on; a name for it.
+
+    A guest fills the VM's /tmp and disk, and this runs before the root is changed: no link of its is followed.
+    """
+    first, *names = [name for name in os.path.normpath(path).split("/") if name]
+    if os.path.islink(f"{root}/{first}"):  # ours: /lib is usr/lib
+        first = os.readlink(f"{root}/{first}").strip("/")
+    *folders, last = [*first.split("/"), *names]
     if os.path.isdir(source):
-        os.makedirs(target, exist_ok=True)
-        return
-    os.makedirs(os.path.dirname(target), exist_ok=True)
+        folders.append(last)
+    at = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for name in folders:
+        above, flags = at, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            at = os.open(name, flags, dir_fd=above)
+        except FileNotFoundError:
+            os.mkdir(name, dir_fd=above)
+            at = os.open(name, flags, dir_fd=above)
+        last_above, before = above, name
+    if os.path.isdir(source):
+        return f"/proc/self/fd/{last_above}/{before}"  # open until the program starts
     with contextlib.suppress(FileExistsError):
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        os.close(os.open(last, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=at))
+    if stat.S_ISLNK(os.stat(last, dir_fd=at, follow_symlinks=False).st_mode):
+        raise OSError(errno.ELOOP, "a link is in the place of a bind", path)
+    return f"/proc/self/fd/{at}/{last}"
 
 
 def _devices(root: str) -> None:
@@ -100,11 +119,11 @@ def _devices(root: str) -> None:
     os.mkdir(dev)
     for name in DEVICES:
         if os.path.exists(f"/dev/{name}"):
-            _place(f"/dev/{name}", f"{dev}/{name}")
+            _place(f"/dev/{name}", root, f"dev/{name}")
             linux.mount(f"/dev/{name}", f"{dev}/{name}", None, linux.MS_BIND)
     for name in SGX_DEVICES:
         # A character device to look at; to open it is the machine library's to serve.
-        _place("/dev/null", f"{dev}/{name}")
+        _place("/dev/null", root, f"dev/{name}")
         linux.mount("/dev/null", f"{dev}/{name}", None, linux.MS_BIND)
     os.mkdir(f"{dev}/sgx")
     os.symlink("../sgx_enclave", f"{dev}/sgx/enclave")
@@ -171,14 +190,14 @@ def enter(
         target = os.path.normpath(f"{root}/{bind.target}")
         if not target.startswith(root + "/"):
             raise OSError(errno.EINVAL, "a bind leaves the VM's root", bind.target)
-        _place(bind.source, target)
-        _bind_mapped(bind, target, userns, user)
+        _bind_mapped(bind, _place(bind.source, root, bind.target), userns, user)
     for path in mask:
         if os.path.isdir(f"{root}/{path}"):
             linux.mount(
                 "tmpfs", f"{root}/{path}", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_RDONLY
             )
-    os.makedirs(f"{root}/{cwd}", exist_ok=True)
+    if cwd != "/":
+        _place("/", root, cwd)
     os.chdir(root)
     linux.pivot_root(".", ".")
     linux.umount(".", linux.MNT_DETACH)
