@@ -60,32 +60,24 @@ static int ecalls(char **argv)
 
 static int add(char **argv)
 {
-    uint64_t pages = strtoull(argv[1], NULL, 0), size = 1ull << 30;
-    _Alignas(4096) static uint8_t secs[PAGE];
+    uint64_t pages = strtoull(argv[1], NULL, 0);
+    _Alignas(4096) static uint8_t sigstruct[PAGE];
     _Alignas(64) uint64_t secinfo[8] = {0x203}; /* REG, R and W */
-    uint64_t attributes = 4, xfrm = 3, base = 1ull << 32;
-    uint32_t frame = 1;
     int measured = !strcmp(argv[0], "measured");
     uint8_t *source = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (source == MAP_FAILED)
         return fail("no memory");
     for (uint64_t i = 0; i < pages * PAGE; i += 8)
         *(uint64_t *)(source + i) = i * 0x9e3779b97f4a7c15ull | 1;
-    memcpy(secs, &size, 8);
-    memcpy(secs + 8, &base, 8);
-    memcpy(secs + 16, &frame, 4);
-    memcpy(secs + 48, &attributes, 8);
-    memcpy(secs + 56, &xfrm, 8);
-    int fd = open("/dev/sgx_enclave", O_RDWR | O_CLOEXEC);
-    struct sgx_enclave_create create = {(uint64_t)secs};
-    if (fd < 0 || ioctl(fd, SGX_IOC_ENCLAVE_CREATE, &create))
+    int fd = create_enclave(1ull << 32, 1ull << 30);
+    if (fd < 0)
         return fail("create");
     struct sgx_enclave_add_pages a = {(uint64_t)source, 0, pages * PAGE, (uint64_t)secinfo, measured ? SGX_PAGE_MEASURE : 0, 0};
     double start = now(), work = at_work();
     if (ioctl(fd, SGX_IOC_ENCLAVE_ADD_PAGES, &a) || a.count != pages * PAGE)
         return fail("add");
     /* The measurement may run behind ADD_PAGES; EINIT waits for it, then refuses a SIGSTRUCT of zeros. */
-    struct sgx_enclave_init init = {(uint64_t)memset(secs, 0, sizeof secs)};
+    struct sgx_enclave_init init = {(uint64_t)sigstruct};
     if (!ioctl(fd, SGX_IOC_ENCLAVE_INIT, &init) || errno != EPERM)
         return fail("init");
     printf("%.3f %.3f\n", (now() - start) / (double)pages, (at_work() - work) / (double)pages);

@@ -67,14 +67,14 @@ bool measuring_step(void)
 /* All that was added is in its enclave's measurement. Vector registers are the caller's: it may be no handler (enter_by_call). */
 void measuring_settle(void)
 {
-    struct { uint8_t bytes[512]; } __attribute__((aligned(16))) saved;
+    struct vector_state saved;
     if (!waiting())
         return;
-    __asm__ volatile("fxsave64 %0" : "=m"(saved) : : "memory");
+    vector_save(&saved);
     lock(&g_lock);
     hash(QUEUE);
     unlock(&g_lock);
-    __asm__ volatile("fxrstor64 %0" : : "m"(saved) : "memory");
+    vector_restore(&saved);
 }
 
 /* The enclave's pages are about to go, unmeasured. Caller holds g.memory_lock. */

@@ -91,12 +91,12 @@ uint64_t warm_take(uint64_t *size, bool exec)
 
 bool warm_zero(uint64_t view)
 {
-    struct { uint8_t bytes[512]; } __attribute__((aligned(16))) saved; /* zero_host leaves of the page in XMM */
+    struct vector_state saved; /* zero_host leaves of the page in XMM */
     if (view - g_warm[0].view >= g_warm[0].size)
         return false;
-    __asm__ volatile("fxsave64 %0" : "=m"(saved) : : "memory");
+    vector_save(&saved);
     bool zero = zero_host((const void *)view) == 1;
-    __asm__ volatile("fxrstor64 %0" : : "m"(saved) : "memory");
+    vector_restore(&saved);
     return zero;
 }
 

@@ -99,6 +99,11 @@ void measure_eadd(struct sha256 *s, uint64_t offset, const struct sgx_secinfo *s
 void measure_eextend_page(struct sha256 *s, uint64_t offset, const void *page);
 
 /* ---- paging's cipher (processor/aesgcm.c) ---- */
+/* The caller's x87 and XMM registers, around what uses them where no handler's frame keeps them. */
+struct vector_state { uint8_t bytes[512]; } __attribute__((aligned(16)));
+static inline void vector_save(struct vector_state *state) { __asm__ volatile("fxsave64 %0" : "=m"(*state) : : "memory"); }
+static inline void vector_restore(const struct vector_state *state) { __asm__ volatile("fxrstor64 %0" : : "m"(*state) : "memory"); }
+
 struct gcm_key { uint8_t words[19 * 16]; } __attribute__((aligned(16)));
 bool gcm_available(void);
 void gcm_key_set(struct gcm_key *key, const uint8_t bytes[16]);

@@ -145,23 +145,21 @@ WITH_AES __attribute__((noinline)) static void page_crypt(const struct key_words
     _mm_storeu_si128((__m128i *)tag, _mm_xor_si128(reversed(hash), mask));
 }
 
-struct vector_state { uint8_t bytes[512]; } __attribute__((aligned(16)));
-
 void gcm_key_set(struct gcm_key *key, const uint8_t bytes[16])
 {
     struct vector_state saved;
-    __asm__ volatile("fxsave64 %0" : "=m"(saved) : : "memory");
+    vector_save(&saved);
     key_expand((struct key_words *)key, bytes);
-    __asm__ volatile("fxrstor64 %0" : : "m"(saved) : "memory");
+    vector_restore(&saved);
 }
 
 void gcm_page_seal(const struct gcm_key *key, const uint8_t iv[12], const uint8_t aad[32], const void *page, void *cipher,
                    uint8_t tag[16])
 {
     struct vector_state saved;
-    __asm__ volatile("fxsave64 %0" : "=m"(saved) : : "memory");
+    vector_save(&saved);
     page_crypt((const struct key_words *)key, iv, aad, page, cipher, tag, false);
-    __asm__ volatile("fxrstor64 %0" : : "m"(saved) : "memory");
+    vector_restore(&saved);
 }
 
 /* False when the tag does not fit; the page is wiped then. */
@@ -170,9 +168,9 @@ bool gcm_page_open(const struct gcm_key *key, const uint8_t iv[12], const uint8_
 {
     struct vector_state saved;
     uint8_t expected[16], wrong = 0;
-    __asm__ volatile("fxsave64 %0" : "=m"(saved) : : "memory");
+    vector_save(&saved);
     page_crypt((const struct key_words *)key, iv, aad, cipher, page, expected, true);
-    __asm__ volatile("fxrstor64 %0" : : "m"(saved) : "memory");
+    vector_restore(&saved);
     for (int i = 0; i < 16; i++)
         wrong |= expected[i] ^ tag[i];
     if (wrong)

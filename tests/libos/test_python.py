@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -180,6 +182,22 @@ print(len(got), set(got))
     assert done.stdout == "3000000 {65}\n", done.stderr
 
 
+@contextlib.contextmanager
+def watched(guests: Guests, project: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """The project's program, running, for who sends it signals; it does not outlive a minute."""
+    with subprocess.Popen(
+        guests.run_command(project, *words), env=guests.environment(), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        try:
+            yield process
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
 def test_ctrl_c_is_keyboard_interrupt(guests: Guests, bare: Path) -> None:
     code = """
 import time
@@ -189,25 +207,16 @@ except KeyboardInterrupt: print("interrupted")
 print("busy", flush=True)
 while True: pass
 """
-    with subprocess.Popen(
-        guests.run_command(bare, "-c", code), env=guests.environment(), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        watchdog = threading.Timer(60, process.kill)
-        watchdog.start()
-        try:
-            assert process.stdout is not None and process.stderr is not None
-            assert process.stdout.readline() == "asleep\n"
-            process.send_signal(signal.SIGINT)
-            assert process.stdout.readline() == "interrupted\n"
-            assert process.stdout.readline() == "busy\n"
-            time.sleep(0.2)
-            process.send_signal(signal.SIGINT)  # no system call in sight
-            assert process.wait(20) == 130
-            assert process.stderr.read().splitlines()[-1] == "KeyboardInterrupt"
-        finally:
-            watchdog.cancel()
-            process.kill()
+    with watched(guests, bare, "-c", code) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "asleep\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "interrupted\n"
+        assert process.stdout.readline() == "busy\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)  # no system call in sight
+        assert process.wait(20) == 130
+        assert process.stderr.read().splitlines()[-1] == "KeyboardInterrupt"
 
 
 @pytest.mark.parametrize("how", ["raised", "sent"])
@@ -216,21 +225,12 @@ def test_an_interrupt_that_a_program_leaves_alone_is_130(guests: Guests, how: st
     main = "import time\nprint('up', flush=True)\n"
     main += "raise KeyboardInterrupt" if how == "raised" else "time.sleep(100)"
     project = guests.build(f"interrupt-{how}", {"main.py": main}, '[enclave]\nmain = "main.py"\n')
-    with subprocess.Popen(
-        guests.run_command(project), env=guests.environment(), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        watchdog = threading.Timer(60, process.kill)
-        watchdog.start()
-        try:
-            assert process.stdout is not None and process.stderr is not None
-            assert process.stdout.readline() == "up\n"
-            if how == "sent":
-                process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 130
-            lines = process.stderr.read().splitlines()
-            assert lines[1] == "Traceback (most recent call last):" and "/app/main.py" in lines[2], lines
-            assert lines[-1] == "KeyboardInterrupt", lines
-        finally:
-            watchdog.cancel()
-            process.kill()
+    with watched(guests, project) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "up\n"
+        if how == "sent":
+            process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        lines = process.stderr.read().splitlines()
+        assert lines[1] == "Traceback (most recent call last):" and "/app/main.py" in lines[2], lines
+        assert lines[-1] == "KeyboardInterrupt", lines

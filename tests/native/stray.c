@@ -40,21 +40,6 @@ static int start(void)
     return r ? fprintf(stderr, "stray: %s: %s\n", step, strerrorname_np(-r)), 1 : 0;
 }
 
-static int create(uint64_t base, uint64_t size)
-{
-    _Alignas(4096) static uint8_t secs[PAGE];
-    uint64_t attributes = 4, xfrm = 3;
-    uint32_t frame = 1;
-    memcpy(secs, &size, 8);
-    memcpy(secs + 8, &base, 8);
-    memcpy(secs + 16, &frame, 4);
-    memcpy(secs + 48, &attributes, 8);
-    memcpy(secs + 56, &xfrm, 8);
-    int fd = open("/dev/sgx_enclave", O_RDWR | O_CLOEXEC);
-    struct sgx_enclave_create arguments = {(uint64_t)secs};
-    return fd < 0 || ioctl(fd, SGX_IOC_ENCLAVE_CREATE, &arguments) ? -1 : fd;
-}
-
 /* Each page of that enclave ends in what would answer a call with 0xbad, wherever it is entered. */
 static int stale(const char *before)
 {
@@ -64,7 +49,7 @@ static int stale(const char *before)
     struct sgx_enclave_run run;
     struct call c;
     if (*before == '1') {
-        struct loaded other = {.fd = create(1ull << 40, 1 << 28)};
+        struct loaded other = {.fd = create_enclave(1ull << 40, 1 << 28)};
         memset(page, 0x90, PAGE);
         memcpy(page + PAGE - sizeof answer, answer, sizeof answer);
         for (uint64_t i = 0; i < 512; i++)
@@ -121,7 +106,7 @@ static void *adds(void *unused)
     _Alignas(64) static uint64_t info[8] = {0x203};
     void *from = mmap(NULL, 8000 * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     for (;;) {
-        int fd = create(1ull << 40, 1 << 28);
+        int fd = create_enclave(1ull << 40, 1 << 28);
         struct sgx_enclave_add_pages add = {(uint64_t)from, 0, 8000 * PAGE, (uint64_t)info, SGX_PAGE_MEASURE, 0};
         ioctl(fd, SGX_IOC_ENCLAVE_ADD_PAGES, &add);
         close(fd);

@@ -13,8 +13,9 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from strongroom.errors import StrongroomError
+from strongroom.image.sources import MANIFEST
 
-NAME = "enclave.toml"
+NAME = MANIFEST
 MAX_THREADS = 512  # 0x18000000 to 0x20000000 in strides of 0x40000
 MIN_MEMORY, MAX_MEMORY = 1 << 20, 1 << 40
 MAX_LATE_CODE = 256 << 20

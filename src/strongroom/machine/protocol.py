@@ -12,7 +12,7 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from strongroom.errors import StrongroomError
 
@@ -130,7 +130,7 @@ def raise_remote(message: Message) -> None:
 def text(message: Message, key: str, longest: int = 4096, default: str | None = None) -> str:
     """A string field without NUL. Raises ProtocolError."""
     value = message.get(key, default)
-    if not isinstance(value, str) or len(value) > longest or "\0" in value or not _of_bytes(value):
+    if not _is_word(value) or len(value) > longest:
         raise ProtocolError(f"field {key} is not a string of at most {longest} characters")
     return value
 
@@ -149,18 +149,17 @@ def strings(message: Message, key: str, most: int = MAX_STRINGS) -> list[str]:
     if not isinstance(value, list) or len(value) > most:
         raise ProtocolError(f"field {key} is not a list of at most {most} strings")
     for item in value:
-        if not isinstance(item, str) or "\0" in item or not _of_bytes(item):
+        if not _is_word(item):
             raise ProtocolError(f"field {key} holds something that is not a string")
     return value
 
 
-def _of_bytes(item: str) -> bool:
-    """Whether it is what bytes were decoded to: a program can be given it."""
+def _is_word(value: object) -> TypeGuard[str]:
+    """Whether a program can be given it: without NUL, and what bytes were decoded to."""
     try:
-        os.fsencode(item)
+        return isinstance(value, str) and b"\0" not in os.fsencode(value)
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def vm_name(message: Message) -> str:

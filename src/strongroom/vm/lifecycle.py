@@ -118,9 +118,8 @@ class Machines:
             lock = self.records.lock(vm.id, exclusive=True)
             if lock is not None:  # whoever was at it is dead, and nothing ran in it
                 with lock:
-                    vm = self.records.get(
-                        DEFAULT_NAME
-                    )  # its maker may have finished before the lock was ours
+                    # Its maker may have finished before the lock was ours.
+                    vm = self.records.get(DEFAULT_NAME)
                     if vm.state not in (State.CREATING, State.DELETING):
                         return vm
                     self._erase(vm)

@@ -327,21 +327,17 @@ class Run:
         """Until the program ends or the client goes: signals in, the exit status out. Raises SpawnFailed."""
         client.setblocking(True)
         client.settimeout(30)
-        try:
-            while self._status.exit is None:
-                watched = [client.fileno(), self._status.sock.fileno(), self._stop_read]
-                ready = readable(watched)
-                if watched[1] in ready:
-                    self._status.poll()
-                if self._stop_read in ready:
-                    raise ended_by(self._action, self._vm)
-                if watched[0] in ready and self._status.exit is None:
-                    message, extra = protocol.receive(client)  # Closed: the client went away
-                    protocol.close_all(extra)
-                    self._status.signal(protocol.number(message, "signal", 1, 64))
-        finally:
-            if self._watch and self._status.program is not None:
-                self._watch.release(self._status.program)
+        while self._status.exit is None:
+            watched = [client.fileno(), self._status.sock.fileno(), self._stop_read]
+            ready = readable(watched)
+            if watched[1] in ready:
+                self._status.poll()
+            if self._stop_read in ready:
+                raise ended_by(self._action, self._vm)
+            if watched[0] in ready and self._status.exit is None:
+                message, extra = protocol.receive(client)  # Closed: the client went away
+                protocol.close_all(extra)
+                self._status.signal(protocol.number(message, "signal", 1, 64))
         protocol.send(client, {"exit": self._status.exit} | paging.to_message(self._line.usage()))
 
     def stop(self, action: str = "stop") -> None:

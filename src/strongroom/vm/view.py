@@ -94,24 +94,27 @@ def _place(source: str, root: str, path: str) -> str:
     if os.path.islink(f"{root}/{first}"):  # ours: /lib is usr/lib
         first = os.readlink(f"{root}/{first}").strip("/")
     *folders, last = [*first.split("/"), *names]
-    if os.path.isdir(source):
-        folders.append(last)
     at = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for name in folders:
-        above, flags = at, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            at = os.open(name, flags, dir_fd=above)
-        except FileNotFoundError:
-            os.mkdir(name, dir_fd=above)
-            at = os.open(name, flags, dir_fd=above)
-        last_above, before = above, name
+        at = _folder(name, at)
     if os.path.isdir(source):
-        return f"/proc/self/fd/{last_above}/{before}"  # open until the program starts
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(last, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=at))
-    if stat.S_ISLNK(os.stat(last, dir_fd=at, follow_symlinks=False).st_mode):
-        raise OSError(errno.ELOOP, "a link is in the place of a bind", path)
-    return f"/proc/self/fd/{at}/{last}"
+        _folder(last, at)
+    else:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(last, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=at))
+        if stat.S_ISLNK(os.stat(last, dir_fd=at, follow_symlinks=False).st_mode):
+            raise OSError(errno.ELOOP, "a link is in the place of a bind", path)
+    return f"/proc/self/fd/{at}/{last}"  # the descriptors are open until the program starts
+
+
+def _folder(name: str, above: int) -> int:
+    """A descriptor of the folder ``name`` in ``above``, made where it is missing. Raises OSError for a link."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, dir_fd=above)
+    except FileNotFoundError:
+        os.mkdir(name, dir_fd=above)
+        return os.open(name, flags, dir_fd=above)
 
 
 def _devices(root: str) -> None:
