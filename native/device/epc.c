@@ -23,17 +23,31 @@ uint64_t clock_ns(void)
 struct epc_slot *epc_own(void)
 {
     static struct epc_slot unseen; /* a process without a slot counts for itself */
-    return g.epc && g.package.slot < EPC_SLOTS ? &g.epc->slot[g.package.slot] : &unseen;
+    return g.epc ? &g.epc->slot[g.package.slot] : &unseen;
 }
 
-static bool take(uint64_t pages)
+static uint32_t slots(void)
 {
-    uint64_t used = atomic_load(&g.epc->used_pages);
-    do {
-        if (used + pages > g.epc->total_pages)
-            return false;
-    } while (!atomic_compare_exchange_weak(&g.epc->used_pages, &used, used + pages));
-    return true;
+    uint32_t slots = atomic_load(&g.epc->slots);
+    return slots < EPC_SLOTS ? slots : EPC_SLOTS;
+}
+
+/*
+ * Adds `pages` to one counter of our slot, if all slots' sums of it stay within `total`. Of two that add at the same time
+ * at least one sees both; what one killed in between has added goes with its slot.
+ */
+static bool take(_Atomic uint64_t *own, uint64_t pages, uint64_t total)
+{
+    uint64_t at = (uint64_t)((char *)own - (char *)epc_own()), sum = 0;
+    atomic_fetch_add(own, pages);
+    for (uint32_t i = 0; i < slots(); i++) {
+        uint64_t used = atomic_load((_Atomic uint64_t *)((char *)&g.epc->slot[i] + at));
+        sum += used <= total ? used : total + 1; /* another's, who may write anything there */
+    }
+    if (sum <= total)
+        return true;
+    atomic_fetch_sub(own, pages);
+    return false;
 }
 
 /* The process that holds most, when that is more than our own; else NULL. */
@@ -41,7 +55,7 @@ static struct epc_slot *largest_other(void)
 {
     struct epc_slot *own = epc_own(), *found = NULL;
     uint64_t most = atomic_load(&own->used);
-    for (uint32_t i = 0; i < EPC_SLOTS; i++) {
+    for (uint32_t i = 0; i < slots(); i++) {
         struct epc_slot *s = &g.epc->slot[i];
         uint64_t used = atomic_load(&s->used);
         if (s != own && used > most && used <= g.epc->total_pages) {
@@ -54,7 +68,7 @@ static struct epc_slot *largest_other(void)
 
 static bool others_hold(void)
 {
-    for (uint32_t i = 0; i < EPC_SLOTS; i++)
+    for (uint32_t i = 0; i < slots(); i++)
         if (&g.epc->slot[i] != epc_own() && atomic_load(&g.epc->slot[i].used))
             return true;
     return false;
@@ -94,7 +108,7 @@ long epc_charge(struct enclave *e, uint64_t pages)
     if (!g.epc)
         return 0;
     struct epc_slot *own = epc_own();
-    for (uint32_t round = 0, barren = 0; !take(pages); round++) {
+    for (uint32_t round = 0, barren = 0; !take(&own->used, pages, g.epc->total_pages); round++) {
         struct epc_slot *other = largest_other();
         serve();
         if ((other == NULL || round % DEAF_ROUNDS == DEAF_ROUNDS - 1) && paging_evict(pages)) {
@@ -107,7 +121,7 @@ long epc_charge(struct enclave *e, uint64_t pages)
         }
         ask(other, pages < CLUSTER_PAGES ? CLUSTER_PAGES : pages);
     }
-    uint64_t used = atomic_fetch_add(&own->used, pages) + pages;
+    uint64_t used = atomic_load(&own->used);
     if (used > atomic_load(&own->peak))
         atomic_store(&own->peak, used);
     e->pages += pages;
@@ -117,10 +131,8 @@ long epc_charge(struct enclave *e, uint64_t pages)
 void epc_return(struct enclave *e, uint64_t pages)
 {
     e->pages -= pages;
-    if (!g.epc)
-        return;
-    atomic_fetch_sub(&g.epc->used_pages, pages);
-    atomic_fetch_sub(&epc_own()->used, pages);
+    if (g.epc)
+        atomic_fetch_sub(&epc_own()->used, pages);
 }
 
 /* Pages that exist, in the EPC or evicted: the EPC that would hold this process without paging. */
@@ -135,23 +147,13 @@ void epc_demand(int64_t pages)
 /* Room for `pages` evicted pages in the VM's memory, which is as large as its size says; `back` of it is given back at once. */
 bool epc_backing_take(uint64_t pages, uint64_t back)
 {
-    if (!g.epc)
-        return true;
-    uint64_t used = atomic_load(&g.epc->backing_used);
-    do {
-        if (used + pages > g.epc->backing_total + (back ? CLUSTER_PAGES : 0))
-            return false;
-    } while (!atomic_compare_exchange_weak(&g.epc->backing_used, &used, used + pages));
-    atomic_fetch_add(&epc_own()->backing, pages);
-    return true;
+    return !g.epc || take(&epc_own()->backing, pages, g.epc->backing_total + (back ? CLUSTER_PAGES : 0));
 }
 
 void epc_backing_return(uint64_t pages)
 {
-    if (!g.epc || !pages)
-        return;
-    atomic_fetch_sub(&g.epc->backing_used, pages);
-    atomic_fetch_sub(&epc_own()->backing, pages);
+    if (g.epc)
+        atomic_fetch_sub(&epc_own()->backing, pages);
 }
 
 /* ---- the thread that gives ---- */
@@ -211,7 +213,7 @@ __attribute__((noreturn)) void epc_thread(void)
 void epc_thread_start(void)
 {
     bool secret;
-    if (g.package.slot >= EPC_SLOTS || !g.epc || atomic_exchange(&g_started, 1))
+    if (!g.epc || atomic_exchange(&g_started, 1))
         return;
     lock(&g.memory_lock);
     uint64_t stack = memory_shared(THREAD_SLOT, 0, true, &secret);

@@ -134,6 +134,8 @@ static const char *package_start(int rpc_fd, int epc_fd)
         return "the EPC counters are not there: has the daemon ended, or is it of another version?";
     if (rpc_call(RPC_HELLO, &hello, sizeof hello, &g.package, sizeof g.package))
         return "the software package does not answer: has the daemon ended, or is it of another version?";
+    if (g.package.slot >= EPC_SLOTS)
+        return "the software package gave no place in the EPC: is it of another version?";
     return NULL;
 }
 

@@ -79,14 +79,14 @@ struct epc_slot {
     uint64_t reserved[6];
 };
 SGX_SIZE(struct epc_slot, 128);
+/* No sum of the slots is kept: a process killed between two counters would leave it wrong for all others. */
 struct epc_shared {
     uint64_t magic;
     uint64_t total_pages;
-    _Atomic uint64_t used_pages;
     uint64_t backing_total;        /* room for evicted pages: the VM's memory */
-    _Atomic uint64_t backing_used;
+    _Atomic uint32_t slots;        /* those in use lie below; the daemon's to write */
     _Atomic uint32_t freed;        /* counts evictions for others; a futex */
-    uint32_t reserved[5];
+    uint64_t reserved[4];
     struct epc_slot slot[EPC_SLOTS];
 };
 SGX_SIZE(struct epc_shared, 64 + 128 * EPC_SLOTS);

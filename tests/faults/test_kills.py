@@ -11,7 +11,7 @@ import random
 import re
 import time
 
-from support.house import Client, House, Parts, kill
+from support.house import SECONDS, Client, House, Parts, kill
 
 ROUNDS = int(os.environ.get("STRONGROOM_FAULTS", "5"))
 SEED = int(os.environ.get("STRONGROOM_SEED", "1"))
@@ -87,3 +87,27 @@ def test_killed_at_random_moments(house: House, parts: Parts) -> None:
     house.assert_true()
     house.assert_clean()
     assert any(role in ROLES for role in told), told
+
+
+def test_a_killed_programs_pages_are_free_when_it_is_dead(house: House, parts: Parts) -> None:
+    """Killed with the command, a program under `exec` lives on for a moment, and charges pages in it."""
+    holder = house.start("exec", "--", "/bin/sleep", "300")
+    loader = str(parts.native / "strongroom-loader")
+    chance = random.Random(f"{SEED} pages {house.command.uid}")
+    for _ in range(max(10, ROUNDS)):
+        clients = [house.start("exec", "--", loader, *parts.image, "work", "20000", "3000") for _ in range(4)]
+        deadline = time.monotonic() + SECONDS
+        while not any("begun" in client.text for client in clients):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.3))  # four do not fit: they page, or still add pages
+        for client in clients:
+            assert client.status is None, client.text
+            client.killed = kill(client.pid)
+        house.wait(clients)
+        while (told := house.used_pages()) != {"default": 0}:
+            assert time.monotonic() < deadline, told
+            time.sleep(0.05)
+    assert holder.status is None and kill(holder.pid)
+    house.wait([holder])
+    house.settle()

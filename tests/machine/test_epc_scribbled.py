@@ -42,10 +42,10 @@ def test_any_content(counters: Epc, count: int, scribbles: list[tuple[int, int]]
             usage = counters.usage(slot)
             assert 0 <= usage.used <= 500 and 0 <= usage.peak <= 500
             assert all(0 <= n <= 2**62 for n in (usage.demand, usage.evicted, usage.loaded, usage.seconds))
-            assert 0 <= counters.give_back(slot) <= 500
+            counters.give_back(slot)
+            assert 0 <= counters.used_pages() <= 500
         assert counters.used_pages() == 0
-        magic, total, used, backing, backing_used = struct.unpack_from("<5Q", page, 0)
-        assert (magic, total, used, backing, backing_used) == (epc.MAGIC, 500, 0, 900, 0), "made anew"
+        assert struct.unpack_from("<QQQI", page, 0) == (epc.MAGIC, 500, 900, 0), "made anew"
 
 
 def test_no_guest_changes_its_size(counters: Epc) -> None:
@@ -68,7 +68,7 @@ def test_a_slot_scribbled_while_it_is_given_back(counters: Epc) -> None:
     try:
         for _ in range(300):
             slot = counters.take_slot()
-            assert 0 <= counters.give_back(slot) <= 500
+            counters.give_back(slot)
             assert 0 <= counters.used_pages() <= 500
     finally:
         over.set()

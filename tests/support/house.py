@@ -236,6 +236,12 @@ class House:
         # An injector leaves a tracer beside the loader for a moment.
         return f"{programs} programs, {waiting} wait" if programs != waiting else ""
 
+    def used_pages(self) -> dict[str, float]:
+        """What counts as used in each VM's EPC, by the daemon (pages; MiB for another user's daemon)."""
+        return {
+            name: one["epc_used_pages"] for name, one in (self._ask("usage") or {"vms": {}})["vms"].items()
+        }
+
     def _ask(self, operation: str) -> dict[str, Any] | None:
         from strongroom.errors import StrongroomError
         from strongroom.machine import client

@@ -7,7 +7,6 @@ here was written by guests: every value read is bounded.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import mmap
 import os
@@ -15,19 +14,15 @@ import struct
 import threading
 from dataclasses import dataclass
 
-from strongroom.machine.linux import Atomic
-
 MAGIC = 0x30435045474E5253
 SLOT_COUNT = 240
 PAGE_SIZE = 4096
-_HEADER = struct.Struct("<QQQQQI20x")
+_WRITTEN = struct.Struct("<QQQI")  # what the daemon writes of the header
+_HEADER = struct.Struct("<QQQII32x")
 _SLOT = struct.Struct("<IIQQQQQQQQQ48x")
 SIZE = -(-(_HEADER.size + SLOT_COUNT * _SLOT.size) // PAGE_SIZE) * PAGE_SIZE
 assert _HEADER.size == 64
 assert _SLOT.size == 128
-# Offsets in the header and in a slot of what the daemon counts back.
-_TOTAL, _USED, _BACKING_TOTAL, _BACKING_USED = 8, 16, 24, 32
-_SLOT_USED, _SLOT_BACKING = 8, 40
 _BOUND = 2**62
 
 
@@ -65,43 +60,33 @@ class Epc:
             self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
         )
         self._map = mmap.mmap(self.descriptor, SIZE)
-        self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-        self._map[: _HEADER.size] = _HEADER.pack(MAGIC, total_pages, 0, self.backing_pages, 0, 0)
-        self._atomic = Atomic()
         self._taken: set[int] = set()
         self._lock = threading.Lock()
+        self._write_header()
 
     def take_slot(self) -> int:
         """A free slot's index. Raises EpcFull."""
         with self._lock:
             for slot in range(SLOT_COUNT):
                 if slot not in self._taken:
-                    self._taken.add(slot)
                     self._clear(slot)
+                    self._taken.add(slot)
+                    self._write_header()
                     return slot
         raise EpcFull
 
-    def give_back(self, slot: int) -> int:
-        """Give a dead process's slot and pages back; returns the pages that were in the EPC."""
+    def give_back(self, slot: int) -> None:
+        """Give a dead process's slot and pages back."""
         with self._lock:
-            if slot not in self._taken:
-                return 0
-            pages = min(self._atomic.exchange(self._at(slot) + _SLOT_USED, 0), self.total_pages)
-            backing = min(self._atomic.exchange(self._at(slot) + _SLOT_BACKING, 0), self.backing_pages)
-            if pages:
-                self._atomic.add(self._base + _USED, -pages)
-            if backing:
-                self._atomic.add(self._base + _BACKING_USED, -backing)
-            self._clear(slot)
-            self._taken.discard(slot)
-            # A guest may have scribbled on the counters: with nobody left they are zero by definition.
-            if not self._taken:
-                self._map[: _HEADER.size] = _HEADER.pack(MAGIC, self.total_pages, 0, self.backing_pages, 0, 0)
-            return pages
+            if slot in self._taken:
+                self._clear(slot)
+                self._taken.discard(slot)
+                self._write_header()
 
     def used_pages(self) -> int:
-        """Pages in use by the counter, never above the total."""
-        return min(self._atomic.add(self._base + _USED, 0), self.total_pages)
+        """Pages in use by the counters, never above the total."""
+        with self._lock:
+            return min(sum(self.usage(slot).used for slot in self._taken), self.total_pages)
 
     def usage(self, slot: int) -> Usage:
         """What the process in ``slot`` did so far."""
@@ -118,17 +103,14 @@ class Epc:
         with self._lock:
             return len(self._taken)
 
-    def resize(self, total_pages: int) -> None:
-        """Change the total (the VM is not in use)."""
-        self.total_pages = total_pages
-        self._atomic.exchange(self._base + _TOTAL, total_pages)
-
     def close(self) -> None:
         with contextlib.suppress(OSError):
             os.close(self.descriptor)
 
-    def _at(self, slot: int) -> int:
-        return self._base + _HEADER.size + slot * _SLOT.size
+    def _write_header(self) -> None:
+        """Each time that who is in it changes: a guest may have scribbled on it."""
+        beyond = max(self._taken, default=-1) + 1
+        self._map[: _WRITTEN.size] = _WRITTEN.pack(MAGIC, self.total_pages, self.backing_pages, beyond)
 
     def _clear(self, slot: int) -> None:
         at = _HEADER.size + slot * _SLOT.size

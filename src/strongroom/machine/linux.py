@@ -6,7 +6,6 @@ Every function raises OSError with the kernel's errno. No behaviour of ours live
 from __future__ import annotations
 
 import ctypes
-import mmap
 import os
 
 # include/uapi/linux/sched.h
@@ -227,35 +226,3 @@ def in_initial_user_namespace() -> bool:
             return table.read().split() == ["0", "0", "4294967295"]
     except OSError:
         return True
-
-
-class Atomic:
-    """Atomic addition to, and exchange of, 64-bit words in shared memory.
-
-    Python has no atomic operations and the EPC counters are shared with running processes, so two instructions of
-    the processor are called directly: ``lock xadd`` and ``xchg`` (SDM vol. 2).
-    """
-
-    _CODE_ADD = bytes.fromhex("f0480fc1374889f0c3")  # lock xadd [rdi], rsi ; mov rax, rsi ; ret
-    _CODE_EXCHANGE = bytes.fromhex("4887374889f0c3")  # xchg [rdi], rsi ; mov rax, rsi ; ret
-
-    def __init__(self) -> None:
-        self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-        self._page[0:9] = self._CODE_ADD
-        self._page[16:23] = self._CODE_EXCHANGE
-        start = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
-        _check(
-            _libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(mmap.PAGESIZE), ctypes.c_int(5)),
-            "mprotect",
-        )
-        form = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)
-        self._add = form(start)
-        self._exchange = form(start + 16)
-
-    def add(self, address: int, value: int) -> int:
-        """Add ``value`` (may be negative) to the word at ``address``; returns what it was."""
-        return int(self._add(address, value & (2**64 - 1)))
-
-    def exchange(self, address: int, value: int) -> int:
-        """Put ``value`` in the word at ``address``; returns what it was."""
-        return int(self._exchange(address, value))

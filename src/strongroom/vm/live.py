@@ -215,6 +215,11 @@ class PackageLine:
         """Whether the process has closed its end."""
         return not self._thread.is_alive()
 
+    def await_end(self) -> None:
+        """Until the process, which is ending, is dead and its end closed: it takes pages of the EPC until then."""
+        self.theirs.close()
+        self._thread.join()
+
     def close(self) -> None:
         """The process is dead: end the thread and give its EPC back."""
         self.theirs.close()
