@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.vm.records import NoSuchVm, Records, RecordsError, State, VmExists, VmInUse
+from strongroom.vm.lifecycle import Machines
+from strongroom.vm.manufacture import Fuses
+from strongroom.vm.records import Lock, NoSuchVm, Records, RecordsError, State, VmExists, VmInUse
 
 SIZE = "Standard_DC4s_v2"
 
@@ -126,3 +128,20 @@ def test_a_database_that_cannot_be_read(tmp_path: Path, damage: bytes | str, say
             base.execute(damage)
     with pytest.raises(RecordsError, match=says):
         Records(tmp_path).all()
+
+
+def test_the_default_vm_whose_maker_finishes_meanwhile(tmp_path: Path) -> None:
+    class Meanwhile(Records):
+        """The maker is done just before the lock that tells whether it is alive is had."""
+
+        def lock(self, vm_id: int, *, exclusive: bool) -> Lock | None:
+            self.update(self.get("default"), state=State.RUNNING)
+            return super().lock(vm_id, exclusive=exclusive)
+
+    vm, held = Records(tmp_path).add("default", SIZE)
+    held.release()
+    (vm.folder / "disk").mkdir(parents=True)
+    machines = Machines(Meanwhile(tmp_path), Fuses(tmp_path), lambda *_: None)
+    assert machines.ensure_default().id == vm.id
+    assert (vm.folder / "disk").is_dir(), "what another command has made was erased"
+    assert names(Records(tmp_path)) == ["default"]

@@ -1,25 +1,30 @@
-"""A process's place in its VM's EPC is another's only when that process is dead."""
+"""What the daemon holds for a program under `exec`: its place in the EPC and its VM's lock, until it is dead."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from strongroom.machine import client, protocol
-from support.vm import NATIVE
+from support.vm import NATIVE, Command
 
 
 @pytest.fixture
 def daemon(strongroom_home: Path) -> Iterator[None]:
+    """This process's user's."""
     if not (NATIVE / "strongroom-inject").exists():
         pytest.skip("native/ is not built: run `make`")
     with client.connect():
         pass
     yield
-    client.ask("stop", start=False)
+    with contextlib.suppress(client.NoDaemon):
+        client.stop_daemon()
 
 
 def line() -> tuple[client.Connection, int, list[int]]:
@@ -53,3 +58,18 @@ def test_a_command_ends_before_its_program(daemon: None) -> None:
     assert slot in taken
     protocol.close_all(other[2])
     other[0].close()
+
+
+def test_its_vm_is_in_use_though_the_daemon_was_killed(daemon: None, strongroom_home: Path) -> None:
+    command = Command(strongroom_home, NATIVE, os.geteuid())
+    connection, _, descriptors = line()
+    os.kill(protocol.number(client.ask("status"), "pid", 2, 2**31), signal.SIGKILL)
+    connection.close()
+    deadline = time.monotonic() + 60
+    try:
+        done = command("vm", "resize", "default", "Standard_DC2s_v2")
+        assert (done.returncode, "is in use" in done.stderr) == (1, True), done.stderr
+    finally:
+        protocol.close_all(descriptors)
+    while (done := command("vm", "resize", "default", "Standard_DC2s_v2")).returncode:  # the control
+        assert time.monotonic() < deadline, done.stderr
