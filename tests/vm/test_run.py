@@ -295,9 +295,11 @@ def test_a_project_that_may_not_be_read_is_our_failure(command: Command, tmp_pat
     ],
     ids=lambda words: words[1] if isinstance(words, tuple) else "",
 )
-def test_who_ended_a_run(command: Command, image: Path, words: tuple[str, ...], said: str) -> None:
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_who_ended_a_run(command: Command, image: Path, verb: str, words: tuple[str, ...], said: str) -> None:
     assert command("vm", "create", "ward").returncode == 0
-    with command.popen("run", "--vm", "ward", str(image), "--", "sleep", "1000") as process:
+    program = [str(image)] if verb == "run" else ["--", str(command.native / "strongroom-loader")]
+    with command.popen(verb, "--vm", "ward", *program, "--", "sleep", "1000") as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline() == "asleep\n"
         done = command(*words)

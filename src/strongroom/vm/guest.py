@@ -182,10 +182,7 @@ def _follow(plan: Plan, descriptors: list[int], connection: client.Connection, l
                 if watched[0] in ready:
                     status.poll()
                 elif watched[1] in ready:
-                    raise StrongroomError(
-                        f"VM {plan.hostname} was stopped or deleted, or the daemon stopped, while the program ran",
-                        "see `strongroom vm list`",
-                    )
+                    connection.reply()  # raises: why the daemon ends it, or that the daemon itself is gone
                 else:
                     lines.serve(ready)
         return status.exit

@@ -26,7 +26,7 @@ from strongroom.machine.waiting import readable
 from strongroom.machine.watch import Watch
 from strongroom.vm import limits, paging
 from strongroom.vm.lifecycle import Machines
-from strongroom.vm.live import DAEMON, LiveVm, LiveVms, PackageLine, QuoteLine
+from strongroom.vm.live import DAEMON, LiveVm, LiveVms, PackageLine, QuoteLine, ended_by
 from strongroom.vm.manufacture import Fuses
 from strongroom.vm.pool import DELAY_SECONDS, Pool
 from strongroom.vm.records import Records, Vm
@@ -174,7 +174,9 @@ class Host:
         try:
             package = Package.open(live.vm.folder / "exec")
 
-            def hang_up(_action: str) -> None:
+            def hang_up(action: str) -> None:
+                with contextlib.suppress(StrongroomError, OSError):
+                    protocol.send(client, protocol.error_message(ended_by(action, live.vm.name)))
                 with contextlib.suppress(OSError):
                     client.shutdown(socket.SHUT_RDWR)
 
