@@ -12,6 +12,7 @@ import fcntl
 import os
 import sqlite3
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from typing import Any, Self
 from strongroom.errors import StrongroomError
 
 SCHEMA_VERSION = 1
+BUSY_SECONDS = 15.0
 
 
 class State(enum.StrEnum):
@@ -53,6 +55,19 @@ _TABLE = """CREATE TABLE IF NOT EXISTS vms (
     id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, name VARCHAR(64) NOT NULL UNIQUE, size VARCHAR(64) NOT NULL,
     state VARCHAR(16) NOT NULL, created VARCHAR(32) NOT NULL)"""
 _SELECT = "SELECT id, name, size, state, created FROM vms"
+
+
+def _write_ahead(base: sqlite3.Connection) -> None:
+    """WAL mode. SQLite's own waiting does not cover the moment at which another process turns a new file to it."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            base.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 @dataclass(frozen=True)
@@ -91,8 +106,10 @@ class Records:
         """A connection; with ``write`` in a transaction, committed at the end unless it ends with an exception."""
         try:
             # Transactions are ours: the module's own begin late.
-            with contextlib.closing(sqlite3.connect(self._path, timeout=15, isolation_level=None)) as base:
-                base.execute("PRAGMA journal_mode=WAL")
+            with contextlib.closing(
+                sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
+            ) as base:
+                _write_ahead(base)
                 base.execute("PRAGMA synchronous=FULL")
                 if write:
                     base.execute("BEGIN IMMEDIATE")
