@@ -21,6 +21,7 @@ from strongroom.vm.lifecycle import Machines
 from strongroom.vm.records import Lock, Vm, VmInUse
 
 DAEMON = "daemon"
+END_SECONDS = 5.0  # a child that a program left behind may keep its line: `vm stop` waits longer than this
 _ENDED_BY = {
     "stop": ("VM {0} was stopped", "start it with `strongroom vm start {0}`"),
     "restart": ("VM {0} was restarted", "run it again"),
@@ -218,7 +219,7 @@ class PackageLine:
     def await_end(self) -> None:
         """Until the process, which is ending, is dead and its end closed: it takes pages of the EPC until then."""
         self.theirs.close()
-        self._thread.join()
+        self._thread.join(END_SECONDS)
 
     def close(self) -> None:
         """The process is dead: end the thread and give its EPC back."""
