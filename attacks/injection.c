@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -98,8 +99,7 @@ static int inject(struct user_regs_struct base, long number, uint64_t a, uint64_
 int main(int argc, char **argv)
 {
     static uint8_t marker[64], block[PIECE + 64];
-    struct user_regs_struct start;
-    struct timespec wait = {0, 100000};
+    struct user_regs_struct start = {0};
     char text[256];
     size_t size = 0;
     int status, ours = -1;
@@ -168,9 +168,16 @@ int main(int argc, char **argv)
              (double)had / 1048576, end);
     return say(hits ? "got" : alive ? "met" : "refused", text);
 killed:;
+    int error = errno;
     double took = now() - begin;
-    for (int i = 0; i < 100 && kill(pid, 0) == 0; i++)
-        nanosleep(&wait, NULL);
+    struct pollfd dead = {pidfd, POLLIN, 0};
+    if (poll(&dead, 1, 1000) != 1) { /* its end may be on its way */
+        snprintf(text, sizeof text, "after %u calls in the thread: %s (errno %d)", calls, strerror(error), error);
+        if (calls)
+            ptrace(PTRACE_SETREGS, pid, 0, &start);
+        ptrace(PTRACE_DETACH, pid, 0, 0);
+        return say("refused", text);
+    }
     snprintf(text, sizeof text, "the process was killed %.0f microseconds after the attach, after %u calls in the thread", took, calls);
     return say("refused", text);
 }

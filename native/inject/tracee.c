@@ -29,7 +29,7 @@ _Noreturn void fail(const char *what)
     _exit(125);
 }
 
-void wait_stop(const char *what)
+int wait_stop(const char *what)
 {
     int status;
     while (waitpid(tracee, &status, __WALL) < 0)
@@ -40,6 +40,7 @@ void wait_stop(const char *what)
         tracee = 0;
         fail(what);
     }
+    return WSTOPSIG(status);
 }
 
 static struct user_regs_struct registers(void)
@@ -64,7 +65,7 @@ static void tracee_write(uint64_t at, const void *from, size_t size)
         fail("writing the program's memory");
 }
 
-/* One system call in the tracee, by a `syscall` instruction that stands at its RIP for the moment. */
+/* One system call in the tracee, by the `syscall` instruction at its RIP. */
 static uint64_t tracee_call(struct user_regs_struct base, long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {
     base.rax = (uint64_t)number;
@@ -72,7 +73,10 @@ static uint64_t tracee_call(struct user_regs_struct base, long number, uint64_t 
     base.rdi = a, base.rsi = b, base.rdx = c, base.r10 = d, base.r8 = -1ull, base.r9 = 0;
     if (ptrace(PTRACE_SETREGS, tracee, 0, &base) || ptrace(PTRACE_SINGLESTEP, tracee, 0, 0))
         fail("running a call in the program");
-    wait_stop("the program ended during injection");
+    int stop = wait_stop("the program ended during injection");
+    errno = 0;
+    if (stop != SIGTRAP)
+        fail("a system call filter of the program's stops what the injection needs");
     uint64_t ret = registers().rax;
     if (ret >= -4095ull) {
         errno = (int)-(int64_t)ret;
@@ -89,6 +93,7 @@ static void map_library(struct user_regs_struct base, const uint8_t *file, size_
         fail("libstrongroom-processor.elf");
     }
     const Elf64_Phdr *phdr = (const void *)(file + ehdr->e_phoff);
+    uint64_t exempt = 0; /* a `syscall` of the library's, which no filter of an enclave stops */
     for (int i = 0; i < ehdr->e_phnum; i++) {
         if (phdr[i].p_type != PT_LOAD || !phdr[i].p_memsz)
             continue;
@@ -97,12 +102,21 @@ static void map_library(struct user_regs_struct base, const uint8_t *file, size_
             errno = ENOEXEC;
             fail("libstrongroom-processor.elf");
         }
-        tracee_call(base, SYS_mmap, start, end - start, PROT_READ | PROT_WRITE,
+        tracee_call(base, SYS_mmap, start, end - start, PROT_READ | PROT_WRITE | (phdr[i].p_flags & PF_X ? PROT_EXEC : 0),
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE);
         if (phdr[i].p_filesz)
             tracee_write(phdr[i].p_vaddr, file + phdr[i].p_offset, phdr[i].p_filesz);
-        if (!(phdr[i].p_flags & PF_W))
-            tracee_call(base, SYS_mprotect, start, end - start, PROT_READ | (phdr[i].p_flags & PF_X ? PROT_EXEC : 0), 0);
+        const uint8_t *code = phdr[i].p_flags & PF_X && !exempt ? memmem(file + phdr[i].p_offset, phdr[i].p_filesz, "\x0f\x05", 2) : NULL;
+        if (code)
+            exempt = phdr[i].p_vaddr + (uint64_t)(code - file) - phdr[i].p_offset;
+    }
+    /* The filter outlives the enclave that it was made for, and an exec: mprotect traps, but from there. */
+    base.rip = exempt;
+    for (int i = 0; i < ehdr->e_phnum; i++) {
+        if (phdr[i].p_type != PT_LOAD || !phdr[i].p_memsz || phdr[i].p_flags & PF_W)
+            continue;
+        uint64_t start = phdr[i].p_vaddr & ~4095ull, end = (phdr[i].p_vaddr + phdr[i].p_memsz + 4095) & ~4095ull;
+        tracee_call(base, SYS_mprotect, start, end - start, PROT_READ | (phdr[i].p_flags & PF_X ? PROT_EXEC : 0), 0);
     }
 }
 

@@ -13,7 +13,8 @@
 
 extern pid_t tracee; /* whom fail() kills; 0: nobody */
 _Noreturn void fail(const char *what);
-void wait_stop(const char *what);
+/* Until it stops; the signal. */
+int wait_stop(const char *what);
 /* Address of the library's vDSO. */
 uint64_t find_vdso(const char *library);
 /* The tracee stands behind its exec: the library into it, then it is let go, with this signal mask where one is given. */

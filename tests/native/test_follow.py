@@ -38,6 +38,15 @@ def test_every_way_to_execute(machine: Machine, way: str, before: str) -> None:
     assert (status, out, err) == (0, ENTERED + before, "")
 
 
+def test_a_process_with_an_enclave_executes_programs(machine: Machine) -> None:
+    """The traps that guard an enclave's mappings outlive it and the exec."""
+    words = loader(machine)
+    assert follow(machine, *words, "/bin/echo", "there") == (0, f"{ENTERED}there\nthere\n", "")
+    assert follow(machine, *words, *words) == (0, ENTERED * 3, "")
+    text = "import mmap; print(len(mmap.mmap(-1, 1 << 20)))"
+    assert follow(machine, *words, sys.executable, "-c", text) == (0, f"{ENTERED}1048576\n1048576\n", "")
+
+
 def test_shells_env_and_python(machine: Machine) -> None:
     words = loader(machine)
     line = " ".join(words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,9 @@ def test_a_command_ends_before_its_program(daemon: None) -> None:
     program = os.dup(descriptors[0])  # the program's end of the line
     protocol.close_all(descriptors)
     first.close()
+    with socket.socket(fileno=os.dup(program)) as asking:
+        asking.settimeout(60)
+        assert asking.recv(1) == b"", "its package answers no more"
     for _ in range(3):
         connection, meanwhile, more = line()
         assert meanwhile not in (slot, other[1])
@@ -73,3 +77,16 @@ def test_its_vm_is_in_use_though_the_daemon_was_killed(daemon: None, strongroom_
         protocol.close_all(descriptors)
     while (done := command("vm", "resize", "default", "Standard_DC2s_v2")).returncode:  # the control
         assert time.monotonic() < deadline, done.stderr
+
+
+def test_a_program_left_behind_does_not_hold_its_vm(daemon: None, strongroom_home: Path) -> None:
+    """Without namespaces a child may outlive its command."""
+    connection, _, descriptors = line()
+    program = os.dup(descriptors[0])
+    protocol.close_all(descriptors)
+    connection.close()
+    try:
+        done = Command(strongroom_home, NATIVE, os.geteuid())("vm", "resize", "default", "Standard_DC2s_v2")
+        assert done.returncode == 0, done.stderr
+    finally:
+        os.close(program)

@@ -182,8 +182,7 @@ class Host:
 
             with contextlib.ExitStack() as held:
                 line = PackageLine(live, package)
-                held.callback(line.close)
-                held.callback(line.await_end)  # its command goes before it does
+                held.callback(line.leave)  # its command goes before it does
                 quotes = QuoteLine(package, self._home, level.Level.FAITHFUL)
                 held.callback(quotes.close)
                 live.stops.add(hang_up)

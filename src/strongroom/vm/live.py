@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import select
 import socket
 import threading
 from collections.abc import Callable
@@ -21,7 +23,6 @@ from strongroom.vm.lifecycle import Machines
 from strongroom.vm.records import Lock, Vm, VmInUse
 
 DAEMON = "daemon"
-END_SECONDS = 5.0  # a child that a program left behind may keep its line: `vm stop` waits longer than this
 _ENDED_BY = {
     "stop": ("VM {0} was stopped", "start it with `strongroom vm start {0}`"),
     "restart": ("VM {0} was restarted", "run it again"),
@@ -186,7 +187,10 @@ class LiveVms:
 
 
 class PackageLine:
-    """The line from one process in a VM to its package: an EPC slot, a socket pair, a thread that answers."""
+    """The line from one process in a VM to its package: an EPC slot, a socket pair, a thread that answers.
+
+    The slot is given back when the process has closed its end, at its death at the latest: it takes pages until then.
+    """
 
     def __init__(self, live: LiveVm, package: Package) -> None:
         try:
@@ -196,12 +200,31 @@ class PackageLine:
                 f"VM {live.vm.name} runs as many programs as it can", "wait until some have ended"
             ) from error
         self._live = live
+        self._lock = threading.Lock()
+        self._last: Usage | None = None
         try:
             self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self._thread = Worker(rpc.serve_connection, self._ours, package, self._slot)
+            self._thread = Worker(self._serve, self._ours.dup(), package)
         except BaseException:
             live.epc.give_back(self._slot)
             raise
+
+    def _serve(self, served: socket.socket, package: Package) -> None:
+        try:
+            rpc.serve_connection(served, package, self._slot)
+            self._shut(socket.SHUT_WR)  # whatever ended it, no answer comes any more
+            closed = select.poll()
+            closed.register(self._ours, 0)  # POLLHUP is not asked for: it comes
+            closed.poll()
+        finally:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        with self._lock:
+            self._ours.close()
+            if self._last is None:
+                self._last = self._live.epc.usage(self._slot)
+                self._live.epc.give_back(self._slot)
 
     @property
     def slot(self) -> int:
@@ -210,26 +233,30 @@ class PackageLine:
 
     def usage(self) -> Usage:
         """What the process did with the EPC so far."""
-        return self._live.epc.usage(self._slot)
+        with self._lock:
+            return self._last or self._live.epc.usage(self._slot)
 
     def ended(self) -> bool:
         """Whether the process has closed its end."""
         return not self._thread.is_alive()
 
-    def await_end(self) -> None:
-        """Until the process, which is ending, is dead and its end closed: it takes pages of the EPC until then."""
+    def leave(self) -> None:
+        """Answer no more. Its command has ended, and the process does, unless it was left behind (no namespaces)."""
         self.theirs.close()
-        self._thread.join(END_SECONDS)
+        self._shut(socket.SHUT_WR)
+        if self.ended():  # or had no memory to begin
+            self._give_back()
 
     def close(self) -> None:
-        """The process is dead: end the thread and give its EPC back."""
+        """The process is dead: end the thread, its EPC is free."""
         self.theirs.close()
-        try:
-            self._ours.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        self._shut(socket.SHUT_RDWR)
         self._thread.join()
-        self._live.epc.give_back(self._slot)
+        self._give_back()
+
+    def _shut(self, how: int) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            self._ours.shutdown(how)
 
 
 class QuoteLine:

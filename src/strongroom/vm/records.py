@@ -128,6 +128,8 @@ class Records:
                 return "free some space"
         if "not a database" in reason or "malformed" in reason or "no such" in reason:
             return f"put a copy of {self._path} back, or move the file away: its VMs are then forgotten"
+        if "locked" in reason:
+            return "another command holds it: wait until that has ended, and try again"
         return "check the folder and its owner"
 
     def _vm(self, row: tuple[Any, ...]) -> Vm:
