@@ -7,7 +7,7 @@ import resource
 import struct
 
 EIGHT_MIB = 8 << 20
-MEMFD_SECRET, PKEY_ALLOC, ENOSYS = 447, 330, 38
+MEMFD_SECRET, PKEY_ALLOC, UNSHARE, ENOSYS = 447, 330, 272, 38
 
 
 def _refuse(number: int) -> None:
@@ -37,3 +37,7 @@ def no_protection_keys() -> None:
 def eight_mib() -> None:
     """The default of RLIMIT_MEMLOCK."""
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (EIGHT_MIB, EIGHT_MIB))
+
+
+def no_namespaces() -> None:
+    _refuse(UNSHARE)
