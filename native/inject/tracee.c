@@ -93,7 +93,6 @@ static void map_library(struct user_regs_struct base, const uint8_t *file, size_
         fail("libstrongroom-processor.elf");
     }
     const Elf64_Phdr *phdr = (const void *)(file + ehdr->e_phoff);
-    uint64_t exempt = 0; /* a `syscall` of the library's, which no filter of an enclave stops */
     for (int i = 0; i < ehdr->e_phnum; i++) {
         if (phdr[i].p_type != PT_LOAD || !phdr[i].p_memsz)
             continue;
@@ -106,17 +105,11 @@ static void map_library(struct user_regs_struct base, const uint8_t *file, size_
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE);
         if (phdr[i].p_filesz)
             tracee_write(phdr[i].p_vaddr, file + phdr[i].p_offset, phdr[i].p_filesz);
-        const uint8_t *code = phdr[i].p_flags & PF_X && !exempt ? memmem(file + phdr[i].p_offset, phdr[i].p_filesz, "\x0f\x05", 2) : NULL;
-        if (code)
-            exempt = phdr[i].p_vaddr + (uint64_t)(code - file) - phdr[i].p_offset;
-    }
-    /* The filter outlives the enclave that it was made for, and an exec: mprotect traps, but from there. */
-    base.rip = exempt;
-    for (int i = 0; i < ehdr->e_phnum; i++) {
-        if (phdr[i].p_type != PT_LOAD || !phdr[i].p_memsz || phdr[i].p_flags & PF_W)
-            continue;
-        uint64_t start = phdr[i].p_vaddr & ~4095ull, end = (phdr[i].p_vaddr + phdr[i].p_memsz + 4095) & ~4095ull;
-        tracee_call(base, SYS_mprotect, start, end - start, PROT_READ | (phdr[i].p_flags & PF_X ? PROT_EXEC : 0), 0);
+        const uint8_t *code = phdr[i].p_flags & PF_X ? memmem(file + phdr[i].p_offset, phdr[i].p_filesz, "\x0f\x05", 2) : NULL;
+        if (code) /* from here on by the library's own: the filter of an earlier enclave outlives an exec, and traps mprotect elsewhere */
+            base.rip = phdr[i].p_vaddr + (uint64_t)(code - file) - phdr[i].p_offset;
+        if (!(phdr[i].p_flags & PF_W))
+            tracee_call(base, SYS_mprotect, start, end - start, PROT_READ | (phdr[i].p_flags & PF_X ? PROT_EXEC : 0), 0);
     }
 }
 
